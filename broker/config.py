@@ -1,0 +1,17 @@
+"""What the broker package must be told: where NATS is and how the log is kept."""
+
+from msgspec import Struct
+
+
+class BrokerConfig(Struct, frozen=True, kw_only=True):
+    """Where NATS is, and the limits of the log.
+
+    `replicas` is 1 (one server, every commit fsynced) or 3. `max_bytes` bounds the log: when it is
+    full, sends are refused with `overloaded`; nothing stored is dropped. `max_age_s` is how long
+    a client may be away and still be resumed from the log.
+    """
+
+    urls: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    replicas: int = 1
+    max_bytes: int = 32 * 1024**3
+    max_age_s: float = 7 * 86400.0

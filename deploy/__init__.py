@@ -1,0 +1,1 @@
+"""Composition: settings, the command line, and the local stack. See `docs/operations.md`."""

@@ -1,0 +1,1 @@
+"""Edge nodes: WebSockets in, the bus out. See `docs/architecture.md`."""

@@ -1,0 +1,1 @@
+"""Everything that knows MongoDB. See `docs/architecture.md`."""

@@ -1,0 +1,1 @@
+"""Workers: each reads the log or answers questions. See `docs/architecture.md`."""

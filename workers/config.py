@@ -1,0 +1,17 @@
+"""What a worker must be told."""
+
+from msgspec import Struct
+
+from broker.config import BrokerConfig
+from store.config import StoreConfig
+
+
+class WorkerConfig(Struct, frozen=True, kw_only=True):
+    """One worker process. `health_port` 0 means no HTTP health endpoint."""
+
+    site: str = "local"
+    broker: BrokerConfig = BrokerConfig()
+    store: StoreConfig = StoreConfig()
+    group_members: int = 500
+    health_port: int = 0
+    log_level: str = "info"
