@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class CloseCode(IntEnum):
-    """40xx: not without a change. 41xx: with exponential backoff. 42xx: at once, with the cursor."""
+    """40xx: not without a change. 41xx: with backoff. 42xx: at once, with the cursor."""
 
     NORMAL = 1000
     GOING_AWAY = 1001

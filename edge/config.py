@@ -10,7 +10,7 @@ from .frames import Limits
 
 
 class TokenConfig(Struct, frozen=True, kw_only=True):
-    """How tokens are verified: by a shared secret, a public key (PEM file), or a JWKS (file or URL).
+    """How tokens are verified: a shared secret, a public key (PEM file), or a JWKS (file or URL).
 
     At least one must be given. `audience` and `issuer`, when given, must be in every token.
     """

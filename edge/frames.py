@@ -4,6 +4,7 @@ A request that does not decode raises `BadFrame`, which says which field is wron
 `id` and `client_id` that could still be read, so that the client can tell which request failed.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -184,7 +185,7 @@ Request = (
 )
 
 
-class BadFrame(Exception):  # noqa: N818 - the protocol's own name for it
+class BadFrame(Exception):
     """A frame that is no request: `code` is `bad_frame`, `unknown_type` or `invalid`."""
 
     def __init__(self, code: ErrorCode, message: str, *, id: Any = None, client_id: Any = None):
@@ -201,7 +202,7 @@ class _Named(Struct):
     client_id: Any = None
 
 
-_decode = msgspec.json.Decoder(Request).decode
+_decode: Callable[[bytes], Request] = msgspec.json.Decoder(Request).decode
 _decode_named = msgspec.json.Decoder(_Named).decode
 
 

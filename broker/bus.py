@@ -1,0 +1,317 @@
+"""One supervised connection to NATS: raw subscriptions, one-buffer writes, requests.
+
+nats-py makes the connection, parses it and pings; what it does on failure is replaced. It never
+reconnects by itself (its buffer would reorder messages around a retry, and some server errors end
+it for good): `Bus` makes a fresh client after every failure, restores the subscriptions, and tells
+the listeners. Nothing is buffered while the connection is down; whoever writes learns at once.
+
+Relies on private parts of nats-py 2.16 (`_process_msg`, `_transport`); `tests/integration/
+test_bus.py` fails when they change.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from .config import BrokerConfig
+from .errors import Overloaded, Unavailable
+
+RawHandler = Callable[[bytes, bytes, bytes | None, bytes], None]
+"""Called with subject, reply subject, raw header block and payload, in the read loop: it must be
+quick and synchronous. What it raises is logged and counted, and the connection lives on."""
+
+CONNECT_TIMEOUT_S = 2
+PING_INTERVAL_S = 1
+PINGS_OUTSTANDING = 2
+WRITE_BUFFER_BYTES = 16 * 1024 * 1024
+FIRST_BACKOFF_S = 0.05
+LAST_BACKOFF_S = 0.5
+
+_log = logging.getLogger("hikyaku.bus")
+
+
+class Reply(NamedTuple):
+    """An answer: the raw header block, if any, and the payload."""
+
+    header: bytes | None
+    data: bytes
+
+    @property
+    def status(self) -> int:
+        """The status in the header line (503: no responders; 204: end of batch), 0 if none."""
+        return status_of(self.header)
+
+
+def status_of(header: bytes | None) -> int:
+    """The number in `NATS/1.0 503 …`, or 0."""
+    if header is None or header[8:9] != b" ":
+        return 0
+    return int(header[9:12])
+
+
+def publication(subject: str, payload: bytes, *, reply: str = "", header: bytes = b"") -> bytes:
+    """The bytes of one PUB or HPUB command. `header` is a complete block or empty."""
+    if header:
+        total = len(header) + len(payload)
+        line = f"HPUB {subject} {reply} {len(header)} {total}\r\n".encode()
+        return b"%b%b%b\r\n" % (line, header, payload)
+    return b"%b%b\r\n" % (f"PUB {subject} {reply} {len(payload)}\r\n".encode(), payload)
+
+
+class _Wire(Client):
+    """A nats-py client that hands every message, headers unparsed, to `dispatch`."""
+
+    def __init__(self, dispatch: Callable[[int, bytes, bytes, bytes | None, bytes], None]):
+        super().__init__()
+        self._dispatch = dispatch
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
+        self._dispatch(sid, subject, reply, headers, data)
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)  # type: ignore[union-attr]
+
+    def unsent_bytes(self) -> int:
+        writer: Any = self._transport._io_writer  # type: ignore[union-attr]
+        return int(writer.transport.get_write_buffer_size())
+
+
+class _Subscription(NamedTuple):
+    subject: str
+    queue: str
+    handler: RawHandler
+
+
+class Bus:
+    """A connection that comes back. Use as an async context manager; `close` is idempotent."""
+
+    def __init__(self, config: BrokerConfig, *, name: str):
+        self._urls = list(config.urls)
+        self._name = name
+        self._wire: _Wire | None = None
+        self._subscriptions: dict[int, _Subscription] = {}
+        self._next_sid = 1
+        self._inbox = f"_INBOX.{uuid4().hex}."
+        self._inbox_length = len(self._inbox)
+        self._answers: dict[int, Callable[[Reply | None], None]] = {}
+        self._next_answer = 0
+        self._closed = asyncio.Event()
+        self._up = asyncio.Event()
+        self._down_since: float | None = asyncio.get_running_loop().time()
+        self._task: asyncio.Task[None] | None = None
+        self._listeners: list[Callable[[], None]] = []
+        self.reconnects = 0
+        self.handler_errors = 0
+        self.subscribe(self._inbox + "*", self._on_answer)
+
+    # --- life ---
+
+    async def __aenter__(self) -> "Bus":
+        self._task = asyncio.create_task(self._supervise(), name=f"bus {self._name}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; pending requests fail with `Unavailable`."""
+        self._closed.set()
+        if self._task is not None:
+            task, self._task = self._task, None
+            task.cancel()
+            await asyncio.wait([task])
+
+    @property
+    def address(self) -> str:
+        """The configured addresses, for messages to people."""
+        return ", ".join(self._urls)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a write would go out now."""
+        return self._up.is_set()
+
+    @property
+    def down_s(self) -> float:
+        """Seconds since the connection was lost; 0 while connected."""
+        if self._down_since is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._down_since
+
+    async def wait_connected(self, timeout_s: float) -> None:
+        """Wait for the connection. Raises `Unavailable`, naming the address, after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._up.wait()
+        except TimeoutError:
+            raise Unavailable(f"NATS does not answer at {self.address}") from None
+
+    def on_connect(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after every connect, when the subscriptions stand again."""
+        self._listeners.append(listener)
+
+    async def _supervise(self) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        while True:
+            ended = asyncio.Event()
+            wire = _Wire(self._dispatch)
+
+            async def on_closed(ended: asyncio.Event = ended) -> None:
+                ended.set()
+
+            try:
+                await self._open(wire, on_closed)
+                backoff_s = FIRST_BACKOFF_S
+                await ended.wait()
+                _log.warning("%s: connection to NATS at %s lost", self._name, self.address)
+            except (OSError, NatsError, TimeoutError) as error:
+                _log.warning("%s: no NATS at %s: %s", self._name, self.address, error or "refused")
+            finally:
+                self._lost()
+                await self._dispose(wire)
+            await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
+            backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
+
+    async def _open(self, wire: _Wire, on_closed: Any) -> None:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S * (len(self._urls) + 1)):
+            await wire.connect(
+                servers=list(self._urls),
+                name=self._name,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                ping_interval=PING_INTERVAL_S,
+                max_outstanding_pings=PINGS_OUTSTANDING,
+                pending_size=0,
+                error_cb=self._on_error,
+                closed_cb=on_closed,
+            )
+            self._wire = wire
+            for sid, each in self._subscriptions.items():
+                wire.write(f"SUB {each.subject} {each.queue} {sid}\r\n".encode())
+            await wire.flush(CONNECT_TIMEOUT_S)
+        if self._down_since is not None:
+            self.reconnects += 1
+        self._down_since = None
+        self._up.set()
+        for listener in self._listeners:
+            listener()
+
+    async def _dispose(self, wire: _Wire) -> None:
+        try:
+            async with asyncio.timeout(1):
+                await wire.close()
+        except (OSError, NatsError, TimeoutError) as error:
+            _log.debug("%s: closing a lost connection: %s", self._name, error)
+
+    def _lost(self) -> None:
+        self._wire = None
+        self._up.clear()
+        if self._down_since is None:
+            self._down_since = asyncio.get_running_loop().time()
+        answers, self._answers = self._answers, {}
+        for answer in answers.values():
+            answer(None)
+
+    async def _on_error(self, error: Exception) -> None:
+        _log.debug("%s: %s", self._name, error)
+
+    # --- reading ---
+
+    def subscribe(self, subject: str, handler: RawHandler, *, queue: str = "") -> int:
+        """Subscribe now and after every reconnect; returns the id for `unsubscribe`."""
+        sid = self._next_sid
+        self._next_sid += 1
+        self._subscriptions[sid] = _Subscription(subject, queue, handler)
+        if self._wire is not None:
+            self._wire.write(f"SUB {subject} {queue} {sid}\r\n".encode())
+        return sid
+
+    def unsubscribe(self, sid: int) -> None:
+        """End a subscription; unknown ids are ignored."""
+        if self._subscriptions.pop(sid, None) and self._wire is not None:
+            self._wire.write(f"UNSUB {sid}\r\n".encode())
+
+    def _dispatch(
+        self, sid: int, subject: bytes, reply: bytes, header: bytes | None, data: bytes
+    ) -> None:
+        subscription = self._subscriptions.get(sid)
+        if subscription is None:
+            return
+        try:
+            subscription.handler(subject, reply, header, data)
+        except Exception:
+            # The read loop of nats-py ends for good on any exception, so none may pass.
+            self.handler_errors += 1
+            _log.exception("%s: handler of %s failed", self._name, subscription.subject)
+
+    def _on_answer(self, subject: bytes, _: bytes, header: bytes | None, data: bytes) -> None:
+        answer = self._answers.get(int(subject[self._inbox_length :]))
+        if answer is not None:
+            answer(Reply(header, data))
+
+    # --- writing ---
+
+    def write(self, commands: bytes) -> None:
+        """Write protocol commands as one buffer. Raises `Unavailable` or `Overloaded` at once."""
+        if self._wire is None or not self._up.is_set():
+            raise Unavailable(f"NATS does not answer at {self.address}")
+        if self._wire.unsent_bytes() > WRITE_BUFFER_BYTES:
+            raise Overloaded("the connection to NATS does not keep up")
+        self._wire.write(commands)
+
+    def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
+        """Publish without an answer; at most once."""
+        self.write(publication(subject, payload, reply=reply))
+
+    def expect(self, on_reply: Callable[[Reply | None], None]) -> tuple[int, str]:
+        """An inbox whose replies go to `on_reply`, with None when the connection is lost.
+
+        End it with `forget`; several replies may come until then.
+        """
+        self._next_answer += 1
+        number = self._next_answer
+        self._answers[number] = on_reply
+        return number, f"{self._inbox}{number}"
+
+    def forget(self, number: int) -> None:
+        """No reply to this inbox is wanted any more."""
+        self._answers.pop(number, None)
+
+    async def request(
+        self, subject: str, payload: bytes = b"", *, timeout_s: float, header: bytes = b""
+    ) -> Reply:
+        """Ask and wait for one reply.
+
+        Raises `Unavailable` when nobody serves the subject, the connection is lost, or no reply
+        came within `timeout_s`.
+        """
+        future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
+
+        def on_reply(reply: Reply | None) -> None:
+            if not future.done():
+                future.set_result(reply)
+
+        number, inbox = self.expect(on_reply)
+        try:
+            self.write(publication(subject, payload, reply=inbox, header=header))
+            async with asyncio.timeout(timeout_s):
+                reply = await future
+        except TimeoutError:
+            raise Unavailable(f"{subject} did not answer within {timeout_s:g} s") from None
+        finally:
+            self.forget(number)
+        if reply is None:
+            raise Unavailable(f"the connection to NATS at {self.address} was lost")
+        if reply.status == 503:
+            raise Unavailable(f"nobody answers {subject}")
+        return reply

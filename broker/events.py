@@ -1,0 +1,86 @@
+"""What is stored in the log: JSON events without `seq`, which the delivering edge puts in front.
+
+Field names are those of `docs/protocol.md`, so that the stored bytes, with the sequence spliced in,
+are the frame that clients receive: decoded never, encoded once.
+"""
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct, field
+
+
+class _Message(Struct, kw_only=True, omit_defaults=True):
+    id: str
+    chat_id: str
+    from_: str = field(name="from")
+    content: str
+    content_type: str
+    timestamp: int
+    client_id: str
+    reply_to: str | None = None
+    thread: str | None = None
+    attachments: list[str] = []
+    mentions: list[str] = []
+
+
+class Chat(_Message, tag="chat", kw_only=True):
+    """A message of a conversation of two."""
+
+    to: str
+
+
+class GroupChat(_Message, tag="group_chat", kw_only=True):
+    """A message in a group."""
+
+    group_id: str
+
+
+class _Membership(Struct, kw_only=True):
+    chat_id: str
+    group_id: str
+    by: str
+    users: list[str]
+    name: str
+    kind: Literal["group", "channel"]
+
+
+class MemberAdded(_Membership, tag="member_added", kw_only=True):
+    """Users joined. On the group's subject for those who were members, on each user's for them."""
+
+
+class MemberRemoved(_Membership, tag="member_removed", kw_only=True):
+    """Users left. On the group's subject for those who stay, on each user's for them."""
+
+
+class GroupUpdated(Struct, tag="group_updated", kw_only=True, omit_defaults=True):
+    """A group's name or its members' roles changed; only what changed is there."""
+
+    chat_id: str
+    group_id: str
+    by: str
+    name: str | None = None
+    roles: dict[str, str] | None = None
+
+
+class Identity(Struct, kw_only=True):
+    """What an acknowledgement says about a stored message."""
+
+    id: str
+    chat_id: str
+    timestamp: int
+
+
+encode = msgspec.json.Encoder().encode
+"""Encode an event as it is stored."""
+
+decode_membership = msgspec.json.Decoder(MemberAdded | MemberRemoved).decode
+"""Decode an event of a user's own subject."""
+
+decode_identity = msgspec.json.Decoder(Identity).decode
+"""Decode the identity of any stored message."""
+
+
+def with_seq(seq: int, stored: bytes) -> bytes:
+    """The event as clients receive it: `seq` spliced in front of the stored object."""
+    return b'{"seq":%d,%b' % (seq, stored[1:])

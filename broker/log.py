@@ -1,0 +1,257 @@
+"""The log: the stream CHAT, read by Direct Get (ADR-31).
+
+Direct Get may be answered by a replica that lags, so a caller that knows that a sequence exists
+repeats until it has it. Batched gets end with status 204 and the number still pending.
+"""
+
+import asyncio
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from .bus import Bus, Reply
+from .errors import Overloaded, Refused, Unavailable
+
+STREAM = "CHAT"
+BATCH = 1000
+BATCH_BYTES = 8 * 1024 * 1024
+MULTI_LAST = 1024
+TIMEOUT_S = 5.0
+QUIET_S = 2.0
+
+_DIRECT_GET = f"$JS.API.DIRECT.GET.{STREAM}"
+
+
+class Stored(NamedTuple):
+    """A stored event."""
+
+    seq: int
+    subject: str
+    data: bytes
+
+
+class Page(NamedTuple):
+    """Events in order of seq, and how many more match after the last."""
+
+    events: list[Stored]
+    pending: int
+
+
+class ApiError(Struct):
+    """An error of the JetStream API (ADR-7)."""
+
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class StreamState(Struct):
+    """The part of a stream's state used here."""
+
+    first_seq: int
+    last_seq: int
+    messages: int = 0
+    bytes: int = 0
+    subjects: dict[str, int] | None = None
+
+
+class StreamConfig(Struct):
+    """The part of a stream's configuration used here."""
+
+    metadata: dict[str, str] = {}
+
+
+class StreamInfo(Struct):
+    """Answer of STREAM.INFO."""
+
+    config: StreamConfig | None = None
+    state: StreamState | None = None
+    error: ApiError | None = None
+
+
+class LogState(NamedTuple):
+    """Where the log stands: its identity, and its first and last sequence."""
+
+    epoch: str
+    first_seq: int
+    last_seq: int
+
+
+_decode_info = msgspec.json.Decoder(StreamInfo).decode
+
+
+def sequence_of(header: bytes) -> int:
+    """`Nats-Sequence` of a raw header block; the rest is left unparsed.
+
+    JetStream writes it after the publisher's own headers, hence the search from the end.
+    """
+    start = header.rindex(b"\r\nNats-Sequence: ") + 17
+    return int(header[start : header.index(b"\r", start)])
+
+
+def header_value(header: bytes, name: bytes) -> bytes:
+    """The last value of a header in a raw block, or empty."""
+    start = header.rfind(b"\r\n" + name + b": ")
+    if start < 0:
+        return b""
+    start += len(name) + 4
+    return header[start : header.index(b"\r", start)]
+
+
+def stored(reply: Reply) -> Stored:
+    """The event in an answer of Direct Get."""
+    assert reply.header is not None
+    subject = header_value(reply.header, b"Nats-Subject").decode()
+    return Stored(sequence_of(reply.header), subject, reply.data)
+
+
+class Log:
+    """Reads the stream CHAT. Every method raises `Unavailable` when JetStream does not answer."""
+
+    def __init__(self, bus: Bus):
+        self._bus = bus
+
+    async def state(self, *, timeout_s: float = TIMEOUT_S) -> LogState:
+        """Epoch, first and last sequence, as the stream's leader knows them."""
+        reply = await self._bus.request(f"$JS.API.STREAM.INFO.{STREAM}", timeout_s=timeout_s)
+        info = _checked(reply)
+        assert info.state is not None
+        assert info.config is not None
+        epoch = info.config.metadata.get("epoch", "")
+        return LogState(epoch, info.state.first_seq, info.state.last_seq)
+
+    async def get(self, seq: int) -> Stored | None:
+        """The event at `seq`, or None if there is none (yet, on the replica that answered)."""
+        reply = await self._bus.request(_DIRECT_GET, b'{"seq":%d}' % seq, timeout_s=TIMEOUT_S)
+        return None if reply.status else stored(reply)
+
+    async def next(self, subject: str, seq: int) -> tuple[Stored, str] | None:
+        """The first event of `subject` at or after `seq`, with its `Nats-Msg-Id`."""
+        request = msgspec.json.encode({"next_by_subj": subject, "seq": seq})
+        reply = await self._bus.request(_DIRECT_GET, request, timeout_s=TIMEOUT_S)
+        if reply.status:
+            return None
+        assert reply.header is not None
+        return stored(reply), header_value(reply.header, b"Nats-Msg-Id").decode()
+
+    async def read(self, subject: str, seq: int, limit: int = BATCH) -> Page:
+        """At most `limit` events that match `subject`, from `seq` on."""
+        request = {
+            "next_by_subj": subject,
+            "seq": max(seq, 1),
+            "batch": min(limit, BATCH),
+            "max_bytes": BATCH_BYTES,
+        }
+        return await self._batch(request)
+
+    async def count(self, subject: str, seq: int) -> tuple[int, int]:
+        """How many events match `subject` from `seq` on, and the seq of the first (0 if none)."""
+        page = await self.read(subject, seq, 1)
+        if not page.events:
+            return 0, 0
+        return page.pending + 1, page.events[0].seq
+
+    async def last(self, filters: list[str], up_to_seq: int) -> list[Stored]:
+        """The last event at or before `up_to_seq` of each subject that matches a filter.
+
+        Any number of subjects: past JetStream's limit of 1,024 an answer, they are listed first.
+        """
+        if up_to_seq < 1 or not filters:
+            return []
+        try:
+            found: list[Stored] = []
+            for start in range(0, len(filters), MULTI_LAST):
+                found += await self._last(filters[start : start + MULTI_LAST], up_to_seq)
+            return found
+        except _TooMany:
+            subjects = await self._subjects(filters)
+            found = []
+            for start in range(0, len(subjects), MULTI_LAST):
+                found += await self._last(subjects[start : start + MULTI_LAST], up_to_seq)
+            return found
+
+    async def _last(self, filters: list[str], up_to_seq: int) -> list[Stored]:
+        return (
+            await self._batch({"multi_last": filters, "batch": MULTI_LAST, "up_to_seq": up_to_seq})
+        ).events
+
+    async def _subjects(self, filters: list[str]) -> list[str]:
+        found: set[str] = set()
+        for each in filters:
+            offset = 0
+            while True:
+                request = msgspec.json.encode({"subjects_filter": each, "offset": offset})
+                subject = f"$JS.API.STREAM.INFO.{STREAM}"
+                info = _checked(await self._bus.request(subject, request, timeout_s=TIMEOUT_S))
+                assert info.state is not None
+                page = info.state.subjects or {}
+                found.update(page)
+                offset += len(page)
+                if len(page) < 100_000:
+                    break
+        return sorted(found)
+
+    async def _batch(self, request: dict[str, object]) -> Page:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[int] = loop.create_future()
+        events: list[Stored] = []
+        progress = 0
+
+        def on_reply(reply: Reply | None) -> None:
+            if done.done():
+                return
+            if reply is None:
+                done.set_exception(Unavailable("the connection to NATS was lost"))
+                return
+            status = reply.status
+            if status == 0:
+                events.append(stored(reply))
+            elif status == 204:
+                assert reply.header is not None
+                done.set_result(int(header_value(reply.header, b"Nats-Num-Pending") or b"0"))
+            elif status == 404:
+                done.set_result(0)
+            elif status == 413:
+                done.set_exception(_TooMany(reply.header))
+            elif status == 503:
+                done.set_exception(Unavailable(f"nobody answers {_DIRECT_GET}"))
+            else:
+                done.set_exception(Refused(status, repr(reply.header)))
+
+        number, inbox = self._bus.expect(on_reply)
+        try:
+            command = f"PUB {_DIRECT_GET} {inbox} ".encode()
+            payload = msgspec.json.encode(request)
+            self._bus.write(b"%b%d\r\n%b\r\n" % (command, len(payload), payload))
+            while True:
+                try:
+                    async with asyncio.timeout(QUIET_S):
+                        return Page(events, await asyncio.shield(done))
+                except TimeoutError:
+                    if len(events) == progress:
+                        raise Unavailable(f"{_DIRECT_GET} fell silent") from None
+                    progress = len(events)
+        finally:
+            self._bus.forget(number)
+            done.cancel()
+
+
+class _TooMany(Exception):
+    """More than 1,024 subjects match."""
+
+
+def _checked(reply: Reply) -> StreamInfo:
+    info = _decode_info(reply.data)
+    if info.error is not None:
+        raise api_error(info.error)
+    return info
+
+
+def api_error(error: ApiError) -> Refused | Unavailable | Overloaded:
+    """The exception for an error of the JetStream API: retryable, full, or final."""
+    if error.err_code in (10077, 10047, 10023, 10122):
+        return Overloaded(f"the log is full: {error.description} ({error.err_code})")
+    if error.code in (429, 503) or error.err_code == 10158:
+        return Unavailable(f"JetStream is not ready: {error.description} ({error.err_code})")
+    return Refused(error.err_code, error.description)

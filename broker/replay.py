@@ -1,0 +1,117 @@
+"""What a resuming client missed: the chats with news, then only those, merged in order of seq.
+
+One `multi_last` over the user's subjects tells which chats have events after the cursor. Each of
+them is read in pages, at most its newest 1,000 events; what that leaves out is reported as an
+exact range. Memory is bounded: all chats together hold about `WINDOW_EVENTS` events at a time.
+"""
+
+import asyncio
+import heapq
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+from .log import Log, Stored
+
+CHAT_EVENTS = 1000
+WINDOW_EVENTS = 8192
+SMALLEST_PAGE = 16
+PARALLEL = 16
+
+
+class Range(NamedTuple):
+    """A range of a chat's events; both ends belong to it."""
+
+    chat_id: str
+    from_seq: int
+    to_seq: int
+
+
+class Replay:
+    """The events after `after`, up to and with `up_to`, of some subjects, in order of seq.
+
+    `first_seq` is the log's first sequence: what lies before it has left the log and is in
+    `missing` for every subject known. `floors` are subjects to be read only from a higher sequence
+    on: a group that the user joined in the meantime. Raises `Unavailable` while iterating when the
+    log does not answer.
+    """
+
+    def __init__(self, log: Log, *, after: int, up_to: int, first_seq: int):
+        self._log = log
+        self._after = after
+        self._up_to = up_to
+        self._first_seq = first_seq
+        self.missing: list[Range] = []
+
+    async def events(
+        self, filters: list[str], floors: Callable[[str], int] = lambda _: 0
+    ) -> AsyncIterator[Stored]:
+        """Iterate over the events of all subjects that match `filters`."""
+        aged = self._after + 1 < self._first_seq
+        latest = await self._log.last(filters, self._up_to)
+        if aged:
+            known = {each.subject for each in latest}
+            known.update(each for each in filters if "*" not in each)
+            left = self._first_seq - 1
+            self.missing = [Range(chat, self._after + 1, left) for chat in sorted(known)]
+        start = max(self._after + 1, self._first_seq)
+        news = [each for each in latest if each.seq >= start]
+        page = max(SMALLEST_PAGE, min(CHAT_EVENTS, WINDOW_EVENTS // max(1, len(news))))
+        readers = [
+            self._chat(each, max(start, floors(each.subject)), page)
+            for each in news
+            if each.seq >= floors(each.subject)
+        ]
+        heap: list[tuple[int, int, Stored]] = []
+        for start_at in range(0, len(readers), PARALLEL):
+            part = readers[start_at : start_at + PARALLEL]
+            firsts = await asyncio.gather(*(anext(reader, None) for reader in part))
+            for number, event in enumerate(firsts, start_at):
+                if event is not None:
+                    heap.append((event.seq, number, event))
+        heapq.heapify(heap)
+        while heap:
+            _, number, event = heap[0]
+            yield event
+            following = await anext(readers[number], None)
+            if following is None:
+                heapq.heappop(heap)
+            else:
+                heapq.heapreplace(heap, (following.seq, number, following))
+
+    async def _chat(self, latest: Stored, start: int, page: int) -> AsyncIterator[Stored]:
+        if start == latest.seq:
+            yield latest
+            return
+        subject = latest.subject
+        first = True
+        seq = start
+        while seq <= latest.seq:
+            found = await self._log.read(subject, seq, page)
+            if first and len(found.events) + found.pending > CHAT_EVENTS:
+                first = False
+                newest = await self._newest(subject, found.events[0].seq, latest.seq)
+                if newest > start:
+                    self.missing.append(Range(subject, start, newest - 1))
+                    seq = newest
+                    continue
+            first = False
+            if not found.events:
+                return
+            for event in found.events:
+                if event.seq > latest.seq:
+                    return
+                yield event
+            seq = found.events[-1].seq + 1
+
+    async def _newest(self, subject: str, low: int, high: int) -> int:
+        """The seq from which `CHAT_EVENTS` events are left up to `high`, by binary search."""
+        beyond, _ = await self._log.count(subject, high + 1)
+        wanted = CHAT_EVENTS + beyond
+        while low < high:
+            middle = (low + high + 1) // 2
+            count, seq = await self._log.count(subject, middle)
+            if count >= wanted:
+                low = max(seq, middle)
+            else:
+                high = middle - 1
+        return low

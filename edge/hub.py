@@ -1,0 +1,176 @@
+"""Who is here: finds the local sessions of an event and hands them its frame, built once.
+
+Nothing here is worth keeping: users and their groups come from the directory when they connect and
+follow the events on their own subject. Keys are encoded ids and subjects, as they are on the bus.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from broker import events, subjects
+from broker.errors import InvalidName
+
+from .rates import TokenBucket
+from .socket import text_frame
+
+if TYPE_CHECKING:
+    from .session import Session
+
+TYPING_CHATS = 256
+
+
+class User:
+    """A user with at least one session here, on any number of devices.
+
+    `groups` maps the subjects of the user's groups to their kind, or is None until the directory
+    has answered; what happens in between is kept in `changes` and applied on top of the answer.
+    """
+
+    __slots__ = ("changes", "groups", "messages", "sessions", "token", "typed_at", "user_id")
+
+    def __init__(self, user_id: str, messages: TokenBucket):
+        self.user_id = user_id
+        self.token = subjects.encode(user_id)
+        self.sessions: dict[Session, None] = {}
+        self.groups: dict[str, str] | None = None
+        self.changes: list[tuple[str, str | None]] = []
+        self.messages = messages
+        self.typed_at: dict[str, float] = {}
+
+    def may_type(self, chat_id: str, now: float, interval_s: float) -> bool:
+        """Whether a typing signal may go out now: one for each chat in `interval_s`."""
+        if now - self.typed_at.get(chat_id, -interval_s) < interval_s:
+            return False
+        if len(self.typed_at) >= TYPING_CHATS:
+            self.typed_at = {
+                chat: at for chat, at in self.typed_at.items() if now - at < interval_s
+            }
+            if len(self.typed_at) >= TYPING_CHATS:
+                return False
+        self.typed_at[chat_id] = now
+        return True
+
+
+class Hub:
+    """The sessions of this edge, by user and by group."""
+
+    def __init__(self) -> None:
+        self._users: dict[str, User] = {}
+        self._groups: dict[str, dict[Session, None]] = {}
+        self.sessions = 0
+        self.delivered = 0
+        self.events = 0
+
+    # --- who is here ---
+
+    def user(self, user_id: str) -> User | None:
+        """The user, if there is a session of it here."""
+        return self._users.get(subjects.encode(user_id))
+
+    def attach(self, session: "Session", user: User) -> None:
+        """Begin handing events to a session."""
+        self._users.setdefault(user.token, user)
+        user.sessions[session] = None
+        self.sessions += 1
+        for group in user.groups or ():
+            self._groups.setdefault(group, {})[session] = None
+
+    def detach(self, session: "Session", user: User) -> None:
+        """End it; idempotent."""
+        if session not in user.sessions:
+            return
+        del user.sessions[session]
+        self.sessions -= 1
+        for group in user.groups or ():
+            self._drop(group, session)
+        if not user.sessions:
+            self._users.pop(user.token, None)
+
+    def all_sessions(self) -> list["Session"]:
+        """Every session, for draining."""
+        return [session for user in self._users.values() for session in user.sessions]
+
+    def set_groups(self, user: User, groups: dict[str, str]) -> None:
+        """The directory's answer, with the changes that were seen since it was asked."""
+        if user.groups is not None:
+            return
+        user.groups = {}
+        for group, kind in groups.items():
+            self._set_group(user, group, kind)
+        changes, user.changes = user.changes, []
+        for group, changed in changes:
+            self._set_group(user, group, changed)
+
+    def _set_group(self, user: User, group: str, kind: str | None) -> None:
+        if user.groups is None:
+            user.changes.append((group, kind))
+        elif kind is None:
+            user.groups.pop(group, None)
+            for session in user.sessions:
+                self._drop(group, session)
+        else:
+            user.groups[group] = kind
+            self._groups.setdefault(group, {}).update(user.sessions)
+
+    def _drop(self, group: str, session: "Session") -> None:
+        members = self._groups.get(group)
+        if members is not None:
+            members.pop(session, None)
+            if not members:
+                del self._groups[group]
+
+    # --- what happens ---
+
+    def on_event(self, seq: int, subject: str, stored: bytes) -> None:
+        """Deliver an event of the log to the sessions it concerns."""
+        self.events += 1
+        if subject.startswith("group."):
+            members = self._groups.get(subject)
+            if members:
+                self._hand(members, seq, stored)
+        elif subject.startswith("dm."):
+            _, first, second = subject.split(".")
+            user = self._users.get(first)
+            peer = self._users.get(second) if first != second else None
+            if user is not None or peer is not None:
+                frame = text_frame(events.with_seq(seq, stored))
+                for each in (user, peer):
+                    if each is not None:
+                        self._hand_frame(each.sessions, seq, frame)
+        else:
+            user = self._users.get(subject[5:])
+            if user is not None:
+                self._on_own_event(user, seq, stored)
+
+    def _on_own_event(self, user: User, seq: int, stored: bytes) -> None:
+        event = events.decode_membership(stored)
+        if isinstance(event, events.MemberAdded):
+            self._set_group(user, event.chat_id, event.kind)
+        else:
+            self._set_group(user, event.chat_id, None)
+        self._hand(user.sessions, seq, stored)
+
+    def _hand(self, sessions: Iterable["Session"], seq: int, stored: bytes) -> None:
+        self._hand_frame(sessions, seq, text_frame(events.with_seq(seq, stored)))
+
+    def _hand_frame(self, sessions: Iterable["Session"], seq: int, frame: bytes) -> None:
+        for session in sessions:
+            session.deliver(seq, frame)
+            self.delivered += 1
+
+    def on_ephemeral(self, chat_id: str, sender: str, frame: bytes) -> None:
+        """Hand over what is not stored to everyone in the chat but the sender's sessions."""
+        if chat_id.startswith("group."):
+            for session in self._groups.get(chat_id, ()):
+                if session.user.token != sender:
+                    session.whisper(frame)
+            return
+        try:
+            tokens = subjects.parse(chat_id).tokens
+        except InvalidName:
+            return
+        for token in tokens:
+            user = self._users.get(token)
+            if user is not None and token != sender:
+                for session in user.sessions:
+                    session.whisper(frame)

@@ -1,0 +1,256 @@
+"""Groups and membership: answers `svc.directory.*` and publishes what its changes left to tell.
+
+A change is answered after its events are in the log, with the seq of the last one, so that an edge
+can wait until it has seen them: whoever creates a group can write to it with the next frame.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+from weakref import WeakValueDictionary
+
+from broker import directory as ask
+from broker import events, subjects
+from broker.bus import Bus
+from broker.committer import Committer
+from broker.errors import BrokerError
+from broker.requests import Failure, Responder
+from store import errors
+from store.directory import Change, Directory, GroupRecord, OutboxEntry
+
+DEADLINE_S = 10.0
+SWEEP_S = 2.0
+LEFT_BEHIND_S = 1.0
+LARGE_CHANNEL = 500
+
+_OUTBOX_SENDER = "\0outbox"
+"""Stands for the sender in message ids of events; has a control character, so no user has it."""
+
+_CODES: dict[type[errors.StoreError], str] = {
+    errors.NotFound: "not_found",
+    errors.NotMember: "not_member",
+    errors.Forbidden: "forbidden",
+    errors.DuplicateGroup: "duplicate_group",
+    errors.GroupFull: "group_full",
+    errors.StoreUnavailable: "unavailable",
+}
+
+_log = logging.getLogger("hikyaku.directory")
+
+
+def events_of(change: Change) -> list[tuple[str, bytes]]:
+    """The events of a change, in an order in which every client sees exactly one.
+
+    Who leaves is told on the own subject before the group is, and who joins after the group was:
+    an edge ends and begins a user's membership with the event on the user's own subject. A large
+    channel is not told about each member who comes or goes.
+    """
+    group = change.group
+    chat_id = subjects.group(group.group_id)
+    tell_group = group.kind == "group" or group.size <= LARGE_CHANNEL
+
+    def membership(kind: type[Any], users: list[str]) -> bytes:
+        return events.encode(
+            kind(
+                chat_id=chat_id,
+                group_id=group.group_id,
+                by=change.by,
+                users=users,
+                name=group.name,
+                kind=group.kind,
+            )
+        )
+
+    told = [
+        (subjects.user(user), membership(events.MemberRemoved, [user])) for user in change.removed
+    ]
+    if tell_group and change.removed:
+        told.append((chat_id, membership(events.MemberRemoved, change.removed)))
+    if tell_group and change.added:
+        told.append((chat_id, membership(events.MemberAdded, change.added)))
+    told += [
+        (subjects.user(user), membership(events.MemberAdded, [user])) for user in change.added
+    ]
+    if change.name is not None or change.roles:
+        updated = events.GroupUpdated(
+            chat_id=chat_id,
+            group_id=group.group_id,
+            by=change.by,
+            name=change.name,
+            roles=dict(change.roles) if change.roles else None,
+        )
+        told.append((chat_id, events.encode(updated)))
+    return told
+
+
+class DirectoryWorker:
+    """One process of the service. Use as a context manager."""
+
+    def __init__(self, bus: Bus, committer: Committer, directory: Directory):
+        self._committer = committer
+        self._directory = directory
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._sweeper: asyncio.Task[None] | None = None
+        self.responder = Responder(
+            bus,
+            ask.SERVICE,
+            {
+                "chats": (ask.Chats, self._guard(self._chats)),
+                "create": (ask.Create, self._guard(self._create)),
+                "add": (ask.Add, self._guard(self._add)),
+                "remove": (ask.Remove, self._guard(self._remove)),
+                "join": (ask.Join, self._guard(self._join)),
+                "leave": (ask.Leave, self._guard(self._leave)),
+                "update": (ask.Update, self._guard(self._update)),
+                "info": (ask.Info, self._guard(self._info)),
+                "members": (ask.Members, self._guard(self._members)),
+            },
+            deadline_s=DEADLINE_S,
+        )
+
+    async def __aenter__(self) -> "DirectoryWorker":
+        self._sweeper = asyncio.create_task(self._sweep(), name="outbox sweeper")
+        await self.responder.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.responder.__aexit__(*exc_info)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait([self._sweeper])
+
+    @staticmethod
+    def _guard(handler: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+        """Errors of the store as failures with the protocol's code."""
+
+        async def guarded(question: Any) -> Any:
+            try:
+                return await handler(question)
+            except errors.StoreError as error:
+                code = _CODES[type(error)]
+                raise Failure(code, str(error), retryable=error.retryable) from error
+
+        return guarded
+
+    # --- questions ---
+
+    async def _chats(self, question: ask.Chats) -> ask.Membership:
+        return ask.Membership(groups=await self._directory.groups_of(question.user))
+
+    async def _info(self, question: ask.Info) -> ask.Changed:
+        record = await self._directory.info(question.by, question.group_id)
+        return ask.Changed(group=_group(record), seq=0)
+
+    async def _members(self, question: ask.Members) -> ask.MemberPage:
+        found, more = await self._directory.members(
+            question.by, question.group_id, after=question.after, limit=question.limit
+        )
+        members = [ask.Member(user_id=user, role=role) for user, role in found]
+        return ask.MemberPage(members=members, more=more)
+
+    # --- changes ---
+
+    async def _create(self, question: ask.Create) -> ask.Changed:
+        change = await self._directory.create(
+            question.by,
+            client_id=question.client_id,
+            name=question.name,
+            users=question.members,
+            kind=question.kind,
+            group_id=question.group_id or uuid4().hex[:16],
+        )
+        return await self._told(change)
+
+    async def _add(self, question: ask.Add) -> ask.Changed:
+        return await self._told(
+            await self._directory.add(question.by, question.group_id, question.users)
+        )
+
+    async def _remove(self, question: ask.Remove) -> ask.Changed:
+        return await self._told(
+            await self._directory.remove(question.by, question.group_id, question.users)
+        )
+
+    async def _join(self, question: ask.Join) -> ask.Changed:
+        return await self._told(await self._directory.join(question.by, question.group_id))
+
+    async def _leave(self, question: ask.Leave) -> ask.Changed:
+        return await self._told(await self._directory.leave(question.by, question.group_id))
+
+    async def _update(self, question: ask.Update) -> ask.Changed:
+        if question.mute is not None:
+            record = await self._directory.mute(question.by, question.group_id, mute=question.mute)
+            if question.name is None and not question.roles:
+                return ask.Changed(group=_group(record), seq=0)
+        change = await self._directory.update(
+            question.by, question.group_id, name=question.name, roles=question.roles
+        )
+        return await self._told(change)
+
+    # --- the outbox ---
+
+    async def _told(self, change: Change) -> ask.Changed:
+        """Publish what the change left in the outbox, then answer.
+
+        If that fails now, the change stands and the sweeper tells of it later; the asker learns
+        that it may repeat the question.
+        """
+        try:
+            seq = await self._publish(change.group.group_id)
+        except BrokerError as error:
+            raise Failure("unavailable", str(error), retryable=True) from error
+        return ask.Changed(group=_group(change.group), seq=seq)
+
+    async def _publish(self, group_id: str) -> int:
+        """Publish all that a group has in the outbox, in order; the last seq, or 0."""
+        lock = self._locks.setdefault(group_id, asyncio.Lock())
+        seq = 0
+        async with lock:
+            for entry in await self._directory.unpublished(group_id):
+                seq = await self._publish_entry(entry)
+                await self._directory.published(entry)
+        return seq
+
+    async def _publish_entry(self, entry: OutboxEntry) -> int:
+        commits = [
+            self._committer.commit(
+                subject,
+                data,
+                msg_id=subjects.message_id_header(
+                    _OUTBOX_SENDER, f"{entry.version}:{number}:{entry.group_id}"
+                ),
+            )
+            for number, (subject, data) in enumerate(entry.events)
+        ]
+        outcomes = await asyncio.gather(*commits, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return max(outcome.seq for outcome in outcomes if not isinstance(outcome, BaseException))
+
+    async def _sweep(self) -> None:
+        """Publish what a worker that died, or lost NATS, left behind."""
+        while True:
+            try:
+                for group_id in await self._directory.groups_with_unpublished(LEFT_BEHIND_S):
+                    _log.info("publishing what was left behind for group %r", group_id)
+                    await self._publish(group_id)
+            except (errors.StoreError, BrokerError) as error:
+                _log.warning("outbox not published, next try in %g s: %s", SWEEP_S, error)
+            await asyncio.sleep(SWEEP_S)
+
+
+def _group(record: GroupRecord) -> ask.Group:
+    return ask.Group(
+        group_id=record.group_id,
+        chat_id=subjects.group(record.group_id),
+        name=record.name,
+        kind=record.kind,
+        home=record.home,
+        members=record.listed,
+        member_count=record.size,
+        version=record.version,
+        created_by=record.created_by,
+    )

@@ -1,0 +1,87 @@
+"""Runs one worker process until it is told to stop (SIGTERM or SIGINT)."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import uvloop
+
+from broker.bus import Bus
+from broker.committer import Committer
+from broker.errors import BrokerError
+from broker.log import Log
+from broker.streams import declared, ensure
+from store.database import connect
+from store.directory import Directory
+from store.errors import StoreError
+
+from .config import WorkerConfig
+from .directory import DirectoryWorker, events_of
+
+RETRY_S = 1.0
+CONNECT_S = 5.0
+
+_log = logging.getLogger("hikyaku.worker")
+
+
+def run(name: str, config: WorkerConfig) -> None:
+    """Run the worker `name` (see `WORKERS`) until SIGTERM or SIGINT. Raises `KeyError`."""
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    uvloop.run(_run(WORKERS[name], config))
+
+
+async def _run(worker: Callable[[WorkerConfig], Awaitable[None]], config: WorkerConfig) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, stop.set)
+    working = asyncio.ensure_future(worker(config))
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        working.cancel()
+    await asyncio.wait([working])
+    if not working.cancelled():
+        working.result()
+
+
+async def until_ready(what: str, attempt: Callable[[], Awaitable[None]]) -> None:
+    """Repeat `attempt` until the service it needs answers; says each time what is missing."""
+    while True:
+        try:
+            await attempt()
+            return
+        except (BrokerError, StoreError) as error:
+            _log.warning("waiting for %s: %s", what, error)
+            await asyncio.sleep(RETRY_S)
+
+
+async def run_directory(config: WorkerConfig) -> None:
+    """Answer `svc.directory.*` until cancelled."""
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(connect(config.store))
+        publishing = await stack.enter_async_context(Bus(config.broker, name="directory publish"))
+        asking = await stack.enter_async_context(Bus(config.broker, name="directory"))
+        directory = Directory(
+            database, site=config.site, max_members=config.group_members, events_of=events_of
+        )
+
+        async def streams_ready() -> None:
+            await publishing.wait_connected(CONNECT_S)
+            await ensure(publishing, declared(config.broker))
+
+        await until_ready("NATS", streams_ready)
+        await until_ready("MongoDB", directory.ensure)
+        committer = await stack.enter_async_context(Committer(publishing, Log(publishing)))
+        await stack.enter_async_context(DirectoryWorker(asking, committer, directory))
+        await asking.wait_connected(CONNECT_S)
+        _log.info("directory is ready")
+        await asyncio.Event().wait()
+
+
+WORKERS: dict[str, Callable[[WorkerConfig], Awaitable[None]]] = {"directory": run_directory}
