@@ -63,17 +63,17 @@ class Hub:
 
     # --- who is here ---
 
-    def user(self, user_id: str) -> User | None:
-        """The user, if there is a session of it here."""
-        return self._users.get(subjects.encode(user_id))
-
-    def attach(self, session: "Session", user: User) -> None:
-        """Begin handing events to a session."""
-        self._users.setdefault(user.token, user)
+    def attach(self, session: "Session", user_id: str, messages: TokenBucket) -> User:
+        """Begin handing events to a session; `messages` is the limit of a user new here."""
+        token = subjects.encode(user_id)
+        user = self._users.get(token)
+        if user is None:
+            user = self._users[token] = User(user_id, messages)
         user.sessions[session] = None
         self.sessions += 1
         for group in user.groups or ():
             self._groups.setdefault(group, {})[session] = None
+        return user
 
     def detach(self, session: "Session", user: User) -> None:
         """End it; idempotent."""

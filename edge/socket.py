@@ -65,7 +65,7 @@ class _Server(ServerProtocol):
 
     def fail(self, code: int, reason: str = "") -> None:
         if code == Rfc6455.MESSAGE_TOO_BIG:
-            code, reason = CloseCode.FRAME_TOO_LARGE, f"frames have at most {self.max_size} bytes"
+            code, reason = CloseCode.FRAME_TOO_LARGE, "the frame is too large"
         super().fail(code, reason)
 
 
@@ -97,7 +97,8 @@ class ChatSocket(WebSocketsSansIOProtocol):
 
     async def run_asgi(self) -> None:
         """Run the application until it returns; a socket taken over lives on without it."""
-        self.scope["extensions"][EXTENSION] = self  # type: ignore[index]
+        extensions: Any = self.scope["extensions"]
+        extensions[EXTENSION] = self
         try:
             await self.app(self.scope, self.receive, self.send)
         except ClientDisconnected:
@@ -121,6 +122,10 @@ class ChatSocket(WebSocketsSansIOProtocol):
                 self._early.append(event["text"].encode())
         self.queue = _CLOSED
         del self.scope, self.request, self.response
+        self.pause()
+
+    def pause(self) -> None:
+        """Stop reading until `resume`; what is in the loop's hands waits with it."""
         self.transport.pause_reading()
         self.read_paused = True
 

@@ -116,7 +116,7 @@ class TokenVerifier:
         raise Unauthorized("the token's algorithm is not accepted here")
 
     async def _refresh(self, *, missing: bool) -> None:
-        """Fetch the key set when it is old, or when a key is missing and the last try a while ago."""
+        """Fetch the key set when it is old, or a key is missing and the last try is a while ago."""
         age_s = time.monotonic() - self._key_set_at
         if age_s < (KEY_SET_RETRY_S if missing else KEY_SET_REFRESH_S):
             return

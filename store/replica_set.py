@@ -45,7 +45,9 @@ async def _advance(client: AsyncMongoClient[dict[str, Any]], address: str, name:
     if config is None:
         members = [{"_id": 0, "host": address}]
         await client.admin.command("replSetInitiate", {"_id": name, "members": members})
-    elif [member["host"] for member in config["members"]] != [address]:
+    elif len(config["members"]) != 1:
+        raise NotPrimary(f"the set {name} of {address} has more members than this one")
+    elif config["members"][0]["host"] != address:
         changed = {**config, "version": config["version"] + 1}
         changed["members"] = [{**config["members"][0], "host": address}]
         await client.admin.command("replSetReconfig", changed, force=True)

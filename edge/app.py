@@ -1,0 +1,99 @@
+"""The Starlette application of an edge: the WebSocket endpoint and HTTP of `docs/protocol.md`."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import jwt
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+
+from broker import subjects
+from broker.errors import InvalidName
+
+from .config import EdgeConfig
+from .edge import Edge
+from .endpoint import websocket_endpoint
+from .metrics import exposition, registry
+
+DEVELOPMENT_TOKEN_S = 86_400
+MAX_BODY_BYTES = 4096
+
+
+class _TokenRequest(msgspec.Struct, forbid_unknown_fields=True):
+    user_id: str
+
+
+async def healthz(_: Request) -> Response:
+    """The process is alive."""
+    return PlainTextResponse("ok\n")
+
+
+async def readyz(request: Request) -> Response:
+    """200 only when NATS and the log answer; else 503 with what is missing."""
+    edge: Edge = request.app.state.edge
+    missing = edge.missing()
+    body = {"ready": not missing, "missing": missing, "connections": edge.hub.sessions}
+    return JSONResponse(body, status_code=503 if missing else 200)
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus text."""
+    text = exposition(request.app.state.metrics)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+async def development_token(request: Request) -> Response:
+    """A token for any user, in development mode only."""
+    config: EdgeConfig = request.app.state.edge.config
+    if config.tokens.secret is None:
+        return _error(404, "not_found", "there is no shared secret to sign tokens with")
+    body = await request.body() if _body_fits(request) else b""
+    try:
+        user_id = msgspec.json.decode(body, type=_TokenRequest).user_id
+        subjects.encode(user_id, "user_id")
+    except (msgspec.DecodeError, InvalidName) as error:
+        return _error(400, "invalid", str(error))
+    expires_at = int(time.time()) + DEVELOPMENT_TOKEN_S
+    claims: dict[str, object] = {"sub": user_id, "exp": expires_at}
+    if config.tokens.audience is not None:
+        claims["aud"] = config.tokens.audience
+    if config.tokens.issuer is not None:
+        claims["iss"] = config.tokens.issuer
+    token = jwt.encode(claims, config.tokens.secret, algorithm="HS256")
+    return JSONResponse({"token": token, "expires_at": expires_at * 1000})
+
+
+def _body_fits(request: Request) -> bool:
+    length = request.headers.get("content-length", "")
+    return length.isdigit() and int(length) <= MAX_BODY_BYTES
+
+
+def _error(status: int, code: str, message: str) -> Response:
+    body = {"error": {"code": code, "message": message, "retryable": False}}
+    return JSONResponse(body, status_code=status)
+
+
+def create_app(config: EdgeConfig) -> Starlette:
+    """The application of one edge; its edge lives as long as the lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with Edge(config) as edge:
+            app.state.edge = edge
+            app.state.metrics = registry(edge)
+            yield
+
+    routes = [
+        WebSocketRoute("/ws/chat", websocket_endpoint),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+    ]
+    if config.mode == "development":
+        routes.append(Route("/v1/dev/token", development_token, methods=["POST"]))
+    return Starlette(routes=routes, lifespan=lifespan)

@@ -1,0 +1,215 @@
+"""One edge: what its sessions share, and its life from the first connection to NATS to the drain.
+
+An edge answers HTTP at once and says at `/readyz` what it still waits for. It has no state that it
+cannot lose: when the log is replaced by another, it closes its sessions and starts anew.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
+
+from broker import directory, subjects
+from broker.bus import Bus
+from broker.committer import Committer
+from broker.errors import BrokerError, Unavailable
+from broker.feed import Feed
+from broker.log import Log
+from broker.machine import MachineLease
+from broker.requests import ask
+from broker.snowflake import Snowflake
+from broker.streams import declared, ensure
+
+from .close_codes import CloseCode
+from .config import EdgeConfig
+from .heartbeat import Heartbeat
+from .hub import Hub
+from .session import Session
+from .socket import text_frame
+from .tokens import TokenVerifier
+
+CONNECT_S = 5.0
+RETRY_S = 0.5
+STALE_S = 5.0
+PARALLEL_REPLAYS = 32
+DRAIN_STEPS = 50
+
+_EPHEMERAL = len(subjects.EPHEMERAL)
+_T = TypeVar("_T")
+
+_log = logging.getLogger("hikyaku.edge")
+
+
+class Counters:
+    """Plain numbers, read by `/metrics`."""
+
+    def __init__(self) -> None:
+        self.frames_in = 0
+        self.acks = 0
+        self.connects = 0
+        self.resumes = 0
+        self.replayed = 0
+        self.errors: Counter[str] = Counter()
+        self.closes: Counter[str] = Counter()
+
+
+class Edge:
+    """Use as an async context manager; `ready` is false until NATS and the log answer."""
+
+    def __init__(self, config: EdgeConfig):
+        self.config = config
+        self.tokens = TokenVerifier(config.tokens)
+        self.hub = Hub()
+        self.counters = Counters()
+        self.replays = asyncio.Semaphore(PARALLEL_REPLAYS)
+        self.heartbeat = Heartbeat(
+            interval_s=config.ping_interval_s, timeout_s=config.pong_timeout_s
+        )
+        self.publishing = Bus(config.broker, name=f"{config.name} publish")
+        self.live = Bus(config.broker, name=f"{config.name} live")
+        self.asking = Bus(config.broker, name=f"{config.name} ask")
+        self.log = Log(self.asking)
+        self.committer = Committer(self.publishing, Log(self.publishing))
+        self.feed: Feed | None = None
+        self.draining = False
+        self._lease: MachineLease | None = None
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log_changed = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self._waiting_for = f"NATS at {self.publishing.address}"
+
+    # --- life ---
+
+    async def __aenter__(self) -> "Edge":
+        for bus in (self.publishing, self.live, self.asking):
+            await self._stack.enter_async_context(bus)
+        await self._stack.enter_async_context(self.committer)
+        self.live.subscribe(f"{subjects.EPHEMERAL}>", self._on_ephemeral)
+        self.spawn(self.heartbeat.run())
+        self.spawn(self._serve())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._stack.aclose()
+
+    async def _serve(self) -> None:
+        """Be ready as long as the log is the same one; begin again when it is another."""
+        while True:
+            try:
+                async with AsyncExitStack() as stack:
+                    await self._begin(stack)
+                    await self._log_changed.wait()
+            except BrokerError as error:
+                self._waiting_for = str(error)
+                _log.warning("not ready: %s", error)
+            self.feed = None
+            self._log_changed.clear()
+            for session in self.hub.all_sessions():
+                session.close(CloseCode.SERVICE_RESTART, "the log was replaced")
+            await asyncio.sleep(RETRY_S)
+
+    async def _begin(self, stack: AsyncExitStack) -> None:
+        for bus in (self.publishing, self.live, self.asking):
+            await bus.wait_connected(CONNECT_S)
+        await ensure(self.asking, declared(self.config.broker))
+        if self._lease is None:
+            self._lease = await self._stack.enter_async_context(MachineLease(self.asking))
+        feed = Feed(self.live, self.log, self.hub.on_event, self._log_changed.set)
+        self.feed = await stack.enter_async_context(feed)
+        _log.info("%s is ready: epoch %s, seq %d", self.config.name, feed.epoch, feed.position)
+
+    async def drain(self) -> None:
+        """Send everyone elsewhere, spread over the drain time, and commit what waits."""
+        self.draining = True
+        sessions = self.hub.all_sessions()
+        step = max(1, len(sessions) // DRAIN_STEPS)
+        pause_s = self.config.drain_s / DRAIN_STEPS if sessions else 0.0
+        for start in range(0, len(sessions), step):
+            for session in sessions[start : start + step]:
+                session.close(CloseCode.DRAINING, "this server stops; go elsewhere")
+            await asyncio.sleep(pause_s if len(sessions) > step else 0)
+        await self.committer.drain(self.config.drain_s)
+
+    # --- for sessions ---
+
+    @property
+    def ids(self) -> Snowflake:
+        """The generator of message ids. Raises `Unavailable` while there is no lease."""
+        if self._lease is None:
+            raise Unavailable("this server has no machine number yet")
+        return self._lease.ids
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._loop.time()
+
+    def later(self, wait_s: float, action: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call `action` after `wait_s`, unless the handle is cancelled."""
+        return self._loop.call_later(wait_s, action)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` in a task that this edge owns: cancelled at the end, its failure logged."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a task failed", exc_info=error)
+
+    def forget(self, session: Session) -> None:
+        """The session's socket is gone."""
+        self.heartbeat.remove(session)
+        if session.attached:
+            self.hub.detach(session, session.user)
+
+    def whisper(self, chat_id: str, sender: str, frame: bytes) -> None:
+        """Tell everyone in a chat, on all edges, but the sender; never stored, at most once."""
+        try:
+            payload = b"%b\n%b" % (sender.encode(), frame)
+            self.asking.publish(subjects.ephemeral(chat_id), payload)
+        except BrokerError as error:
+            _log.debug("not whispered: %s", error)
+
+    def _on_ephemeral(self, subject: bytes, _: bytes, _header: bytes | None, data: bytes) -> None:
+        sender, _newline, frame = data.partition(b"\n")
+        self.hub.on_ephemeral(subject[_EPHEMERAL:].decode(), sender.decode(), text_frame(frame))
+
+    async def ask_directory(self, verb: str, question: Any, answer: type[_T]) -> _T:
+        """Ask the directory. Raises `Failure` for its no, `Unavailable` for no answer."""
+        timeout_s = self.config.request_timeout_s
+        return await ask(self.asking, directory.SERVICE, verb, question, answer, timeout_s)
+
+    async def reached(self, seq: int) -> None:
+        """Wait until the event at `seq` was delivered here. Raises `TimeoutError`."""
+        async with asyncio.timeout(self.config.request_timeout_s):
+            if self.feed is None:
+                raise Unavailable("the log does not answer")
+            await self.feed.reached(seq)
+
+    # --- for operators ---
+
+    def missing(self) -> list[str]:
+        """What this edge lacks to be ready, for people; empty when it is ready."""
+        if self.draining:
+            return ["this server is draining"]
+        found = [
+            f"NATS does not answer at {bus.address}"
+            for bus in (self.publishing, self.live, self.asking)
+            if not bus.connected
+        ]
+        if found:
+            return found[:1]
+        if self.feed is None:
+            return [f"waiting for {self._waiting_for}"]
+        if self.feed.checked_at and self.now() - self.feed.checked_at > STALE_S:
+            return ["the log does not answer"]
+        return []

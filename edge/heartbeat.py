@@ -1,0 +1,56 @@
+"""Pings, spread over the interval, and the end of connections that fell silent.
+
+One task for all connections: the interval is cut into slots, a session belongs to the slot in which
+it came, and each tick serves one slot. No timer for each connection.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from . import frames
+from .close_codes import CloseCode
+from .socket import text_frame
+
+if TYPE_CHECKING:
+    from .session import Session
+
+SLOTS = 30
+
+PING = text_frame(frames.encode(frames.Ping()))
+
+
+class Heartbeat:
+    """Pings each session every `interval_s` and closes it after `timeout_s` without a frame."""
+
+    def __init__(self, *, interval_s: float, timeout_s: float):
+        self._tick_s = interval_s / SLOTS
+        self._timeout_s = timeout_s
+        self._slots: list[dict[Session, None]] = [{} for _ in range(SLOTS)]
+        self._slot_of: dict[Session, int] = {}
+        self._current = 0
+
+    def add(self, session: "Session") -> None:
+        """Begin; the first ping comes after a whole interval."""
+        self._slot_of[session] = self._current
+        self._slots[self._current][session] = None
+
+    def remove(self, session: "Session") -> None:
+        """End; idempotent."""
+        slot = self._slot_of.pop(session, None)
+        if slot is not None:
+            del self._slots[slot][session]
+
+    async def run(self) -> None:
+        """Serve a slot each tick, until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due = max(due + self._tick_s, loop.time())
+            await asyncio.sleep(due - loop.time())
+            self._current = (self._current + 1) % SLOTS
+            now = loop.time()
+            for session in list(self._slots[self._current]):
+                if now - session.heard_at > self._timeout_s:
+                    session.close(CloseCode.NO_PONG, "no frame for too long")
+                else:
+                    session.whisper(PING)

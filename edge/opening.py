@@ -1,0 +1,174 @@
+"""From an accepted socket to a live session: who it is, what it missed, then live.
+
+1. The token is verified and the session attached to the hub, which holds its events back.
+2. The directory says which groups the user is in, unless another session here knows already.
+3. `welcome`; from now on frames are read.
+4. With a cursor: what was missed, in order, then `caught_up`.
+5. What was held back, then live.
+"""
+
+import logging
+
+from broker import events, subjects
+from broker.directory import Chats, Membership
+from broker.errors import BrokerError, InvalidName
+from broker.log import Log
+from broker.replay import Replay
+from broker.requests import Failure
+
+from . import frames
+from .close_codes import CloseCode
+from .cursor import Cursor, parse_cursor
+from .edge import Edge
+from .rates import TokenBucket
+from .session import Session, device_name
+from .socket import ChatSocket, text_frame
+from .tokens import Claims, Unauthorized
+
+VERSION = "0.1.0"
+REPLAY_CHUNK = 256
+REPLAY_STALL_S = 30.0
+
+_log = logging.getLogger("hikyaku.opening")
+
+
+class _Ended(Exception):
+    """The session was closed while it opened."""
+
+
+async def open_session(
+    edge: Edge,
+    session: Session,
+    socket: ChatSocket,
+    *,
+    token: str,
+    user_id: str | None,
+    device: str | None,
+    cursor: str | None,
+) -> None:
+    """Open a session; failures close it with the protocol's code."""
+    try:
+        claims = await edge.tokens.verify(token)
+        if user_id is not None and user_id != claims.user_id:
+            session.close(CloseCode.FORBIDDEN, "user_id is not the token's")
+            return
+        name = device_name(device)
+        if name is None:
+            session.error("invalid", "device: must be 1 to 64 of A-Z, a-z, 0-9, _ and -")
+            session.close(CloseCode.MALFORMED, "invalid device")
+            return
+        session.device = name
+        await _open(edge, session, socket, claims, cursor)
+    except Unauthorized as error:
+        session.close(CloseCode.UNAUTHORIZED, str(error))
+    except InvalidName:
+        session.close(CloseCode.UNAUTHORIZED, "the token's `sub` is no valid user id")
+    except (BrokerError, Failure, TimeoutError) as error:
+        _log.warning("session %s not opened: %s", session.id, error or "out of time")
+        session.error("unavailable", "the server is not ready; connect again", None)
+        session.close(CloseCode.SERVICE_RESTART, "not ready; connect again")
+    except _Ended:
+        _log.debug("session %s ended while it opened", session.id)
+
+
+async def _open(
+    edge: Edge, session: Session, socket: ChatSocket, claims: Claims, text: str | None
+) -> None:
+    feed = edge.feed
+    if feed is None or edge.draining:
+        session.close(CloseCode.SERVICE_RESTART, "not ready; connect again")
+        return
+    limits = edge.config.limits
+    messages = TokenBucket(limits.messages_per_s, limits.messages_burst, edge.now())
+    if session.lost:
+        return
+    user = edge.hub.attach(session, claims.user_id, messages)
+    session.user = user
+    session.attached = True
+    if len(user.sessions) > limits.connections_per_user:
+        session.close(CloseCode.TOO_MANY_CONNECTIONS, "too many connections of this user")
+        return
+    edge.heartbeat.add(session)
+    session.expire_at(claims.expires_at)
+    if user.groups is None:
+        edge.hub.set_groups(user, await _groups(edge, claims.user_id))
+    # Only now: from the moment the groups are known, the hub holds back all that comes.
+    start = feed.position
+    cursor = None if text is None else parse_cursor(text)
+    recoverable = cursor is not None and cursor.epoch == feed.epoch and cursor.seq <= start
+    since = cursor if cursor is not None and recoverable else Cursor(feed.epoch, start)
+    edge.counters.connects += 1
+    session.push(
+        frames.Welcome(
+            user_id=claims.user_id,
+            device=session.device,
+            session=session.id,
+            epoch=feed.epoch,
+            cursor=str(since),
+            heartbeat_s=max(1, round(edge.config.ping_interval_s)),
+            limits=limits,
+            server=frames.ServerInfo(name="hikyaku", version=VERSION, site=edge.config.site),
+        )
+    )
+    socket.resume()
+    missing: list[frames.Missing] = []
+    if since.seq < start:
+        async with edge.replays:
+            missing = await _replay(edge, session, socket, since.seq, start)
+    if text is not None:
+        session.push(
+            frames.CaughtUp(
+                cursor=str(Cursor(feed.epoch, start)), recovered=recoverable, missing=missing
+            )
+        )
+    session.release(start)
+
+
+async def _groups(edge: Edge, user_id: str) -> dict[str, str]:
+    """Subject to kind of the user's groups, from the directory."""
+    answer = await edge.ask_directory("chats", Chats(user=user_id), Membership)
+    return {subjects.group(group_id): kind for group_id, kind in answer.groups.items()}
+
+
+async def _replay(
+    edge: Edge, session: Session, socket: ChatSocket, after: int, up_to: int
+) -> list[frames.Missing]:
+    """Send what the user missed; returns the ranges that are to be read with `history`."""
+    user = session.user
+    state = await edge.log.state()
+    own, *chats = subjects.user_feed(user.user_id)
+    joined = await _joined(edge.log, own, after, up_to)
+    replay = Replay(edge.log, after=after, up_to=up_to, first_seq=state.first_seq)
+    filters = [own, *chats, *(user.groups or ())]
+    edge.counters.resumes += 1
+    waiting = 0
+    async for event in replay.events(filters, lambda subject: joined.get(subject, 0)):
+        socket.push(text_frame(events.with_seq(event.seq, event.data)))
+        edge.counters.replayed += 1
+        waiting += 1
+        if waiting == REPLAY_CHUNK:
+            waiting = 0
+            if not await socket.drained(REPLAY_STALL_S):
+                session.close(CloseCode.SLOW_CONSUMER, "the replay does not get through")
+                raise _Ended
+    return [
+        frames.Missing(chat_id=each.chat_id, from_seq=each.from_seq, to_seq=each.to_seq)
+        for each in replay.missing
+        if each.chat_id != own
+    ]
+
+
+async def _joined(log: Log, own: str, after: int, up_to: int) -> dict[str, int]:
+    """Groups that the user joined after `after`, with the seq from which they are the user's."""
+    joined: dict[str, int] = {}
+    seq = after + 1
+    while seq <= up_to:
+        page = await log.read(own, seq)
+        for stored in page.events:
+            event = events.decode_membership(stored.data)
+            if isinstance(event, events.MemberAdded):
+                joined[event.chat_id] = stored.seq
+        if not page.pending:
+            break
+        seq = page.events[-1].seq + 1
+    return joined

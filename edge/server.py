@@ -1,0 +1,85 @@
+"""Runs an edge under uvicorn until SIGTERM or SIGINT, then drains.
+
+Draining comes before uvicorn's own shutdown, which would close every socket at once with 1012: stop
+accepting, close the sessions with 4200 spread over the drain time, commit what waits, then leave.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from .app import create_app
+from .config import EdgeConfig
+from .edge import Edge
+from .socket import ChatSocket
+
+BACKLOG = 4096
+GRACEFUL_S = 5
+
+_log = logging.getLogger("hikyaku.server")
+
+
+class EdgeServer(uvicorn.Server):
+    """A uvicorn server that leaves signals to `serve_edge`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Install no handlers."""
+        yield
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets; connections go on."""
+        for server in self.servers:
+            server.close()
+
+
+def run(config: EdgeConfig) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `SystemExit` when the port is taken."""
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # uvicorn logs the query string of every WebSocket at INFO, and with it the token.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    uvloop.run(serve_edge(config))
+
+
+async def serve_edge(config: EdgeConfig) -> None:
+    """Serve one edge in this event loop until a signal comes."""
+    app = create_app(config)
+    server = EdgeServer(
+        uvicorn.Config(
+            app,
+            host=config.host,
+            port=config.port,
+            http="httptools",
+            ws=ChatSocket,
+            ws_max_size=config.limits.frame_bytes,
+            ws_ping_interval=None,
+            ws_per_message_deflate=False,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=GRACEFUL_S,
+        )
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, stop.set)
+    serving = asyncio.create_task(server.serve())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not serving.done():
+        server.stop_accepting()
+        edge: Edge | None = getattr(app.state, "edge", None)
+        if edge is not None:
+            await edge.drain()
+        server.should_exit = True
+    await serving
