@@ -28,6 +28,8 @@ LINGER_S = 5.0
 REASON_BYTES = 120
 
 _log = logging.getLogger("hikyaku.socket")
+_PARSER_LOG = logging.getLogger("hikyaku.websockets")
+_PARSER_LOG.setLevel(logging.WARNING)
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -85,7 +87,7 @@ class ChatSocket(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.conn = _Server(extensions=[], max_size=self.config.ws_max_size, logger=_log)
+        self.conn = _Server(extensions=[], max_size=self.config.ws_max_size, logger=_PARSER_LOG)
         self._receiver: Receiver | None = None
         self._out: list[bytes] = []
         self._early: list[bytes] = []

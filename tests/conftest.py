@@ -1,0 +1,42 @@
+"""Fixtures shared by all tests. Async tests run on asyncio with uvloop, by anyio's plugin."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .servers import Nats, Site
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[Nats]:
+    """A fresh nats-server for one test."""
+    server = Nats(tmp_path / "nats")
+    await server.start()
+    yield server
+    server.process.end(9)
+
+
+@pytest.fixture(scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """A whole site, shared by the tests of a module; use user and group ids of your own."""
+    site = Site(tmp_path_factory.mktemp("site"))
+    try:
+        await site.start()
+        yield site
+    finally:
+        site.stop()
+
+
+@pytest.fixture
+def fresh_site(tmp_path: Path) -> Iterator[Site]:
+    """A site of one's own, not started yet; for tests that break it."""
+    site = Site(tmp_path)
+    yield site
+    site.stop()

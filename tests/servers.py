@@ -1,0 +1,205 @@
+"""Real servers for tests: `nats-server` and `mongod` from wheels, edges and workers as processes.
+
+Each listens on a free loopback port, keeps its data in a temporary folder, and can be killed,
+paused and started again on the same port with the same data.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import jwt
+
+from deploy import local_mongo, local_nats
+from deploy.ports import free_port
+from deploy.service import NotReady
+
+SECRET = "a secret of at least thirty-two bytes"
+READY_S = 30.0
+
+
+async def eventually(check: Callable[[], bool], *, within_s: float = 10.0, what: str = "") -> None:
+    """Poll until `check` holds; fails the test after `within_s`."""
+    deadline = time.monotonic() + within_s
+    while not check():
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what or check}"
+        await asyncio.sleep(0.01)
+
+
+class Process:
+    """A server process that can be killed, paused and started again."""
+
+    def __init__(self, command: tuple[str, ...], folder: Path, env: dict[str, str] | None = None):
+        self._command = command
+        self._env = env
+        self.log = folder / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(self._env or {})},
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def send(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self.end(signal.SIGKILL)
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+            if number != signal.SIGCONT:
+                self._process.send_signal(signal.SIGCONT)
+        self._process.wait(20)
+        self._process = None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+
+async def until_ready(process: Process, probe: Callable[[], Awaitable[None]]) -> None:
+    deadline = time.monotonic() + READY_S
+    while True:
+        try:
+            await probe()
+            return
+        except NotReady as why:
+            log = process.log.read_text(errors="replace")[-2000:]
+            assert process.running, f"ended: {log}"
+            assert time.monotonic() < deadline, f"not ready: {why}: {log}"
+            await asyncio.sleep(0.02)
+
+
+class Nats:
+    """A real nats-server, every commit fsynced."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.monitor_port = free_port({self.port})
+        service = local_nats.service(
+            local_nats.find(),
+            folder,
+            site="test",
+            port=self.port,
+            monitor_port=self.monitor_port,
+            env={},
+        )
+        self.process = Process(service.command, folder)
+        self._probe = service.probe
+        self.url = f"nats://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self.process.start()
+        await until_ready(self.process, self._probe)
+
+
+class Mongo:
+    """A real mongod, as a replica set of one."""
+
+    def __init__(self, folder: Path):
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        service = local_mongo.service(local_mongo.find(), folder, port=self.port, env={})
+        self.process = Process(service.command, folder)
+        self._probe = service.probe
+        self.url = local_mongo.url(self.port)
+
+    async def start(self) -> None:
+        self.process.start()
+        await until_ready(self.process, self._probe)
+
+
+class Hikyaku:
+    """An edge or a worker as its own process, as operators run it."""
+
+    def __init__(self, folder: Path, arguments: list[str], env: dict[str, str], port: int = 0):
+        folder.mkdir(parents=True, exist_ok=True)
+        command = (sys.executable, "-m", "deploy.cli", *arguments)
+        self.port = port
+        self.process = Process(command, folder, env)
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws/chat"
+
+    async def start(self) -> None:
+        self.process.start()
+        if self.port:
+            await until_ready(self.process, self._ready)
+
+    async def _ready(self) -> None:
+        try:
+            await asyncio.to_thread(self.get, "/readyz")
+        except OSError as error:
+            raise NotReady(str(error)) from None
+
+    def get(self, path: str) -> str:
+        """The body of an HTTP answer; an `HTTPError` is an `OSError`."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            body: bytes = answer.read()
+            return body.decode()
+
+
+class Site:
+    """A whole site: NATS, MongoDB, the directory worker and two edges."""
+
+    def __init__(self, folder: Path, **settings: str):
+        self.nats = Nats(folder / "nats")
+        self.mongo = Mongo(folder / "mongo")
+        ports = [free_port()]
+        ports.append(free_port(ports))
+        common = {
+            "HIKYAKU_HOME": str(folder / "home"),
+            "HIKYAKU_NATS_URL": self.nats.url,
+            "HIKYAKU_MONGO_URL": self.mongo.url,
+            "HIKYAKU_JWT_SECRET": SECRET,
+            **settings,
+        }
+        self.worker = Hikyaku(folder / "directory", ["worker", "directory"], common)
+        self.edges = [
+            Hikyaku(
+                folder / f"edge{number}",
+                ["edge", "--number", "1"],
+                {**common, "HIKYAKU_EDGE_PORT": str(port)},
+                port,
+            )
+            for number, port in enumerate(ports, 1)
+        ]
+
+    async def start(self) -> None:
+        await asyncio.gather(self.nats.start(), self.mongo.start())
+        await asyncio.gather(*(each.start() for each in (self.worker, *self.edges)))
+
+    def stop(self) -> None:
+        for each in (*self.edges, self.worker, self.nats, self.mongo):
+            each.process.end(signal.SIGKILL)
+
+
+def token(user: str, ttl_s: float = 3600, **claims: object) -> str:
+    """A development token."""
+    return jwt.encode(
+        {"sub": user, "exp": time.time() + ttl_s, **claims}, SECRET, algorithm="HS256"
+    )
