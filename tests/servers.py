@@ -85,11 +85,12 @@ async def until_ready(process: Process, probe: Callable[[], Awaitable[None]]) ->
         try:
             await probe()
             return
-        except NotReady as why:
-            log = process.log.read_text(errors="replace")[-2000:]
-            assert process.running, f"ended: {log}"
-            assert time.monotonic() < deadline, f"not ready: {why}: {log}"
-            await asyncio.sleep(0.02)
+        except NotReady as not_ready:
+            why = str(not_ready)
+        log = process.log.read_text(errors="replace")[-2000:]
+        assert process.running, f"ended: {log}"
+        assert time.monotonic() < deadline, f"not ready: {why}: {log}"
+        await asyncio.sleep(0.02)
 
 
 class Nats:
@@ -194,8 +195,9 @@ class Site:
         await asyncio.gather(*(each.start() for each in (self.worker, *self.edges)))
 
     def stop(self) -> None:
-        for each in (*self.edges, self.worker, self.nats, self.mongo):
-            each.process.end(signal.SIGKILL)
+        servers: list[Hikyaku | Nats | Mongo] = [*self.edges, self.worker, self.nats, self.mongo]
+        for process in [each.process for each in servers]:
+            process.end(signal.SIGKILL)
 
 
 def token(user: str, ttl_s: float = 3600, **claims: object) -> str:
