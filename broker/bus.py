@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from .config import BrokerConfig
-from .errors import Overloaded, Unavailable
+from .errors import Overloaded, Refused, Unavailable
 
 RawHandler = Callable[[bytes, bytes, bytes | None, bytes], None]
 """Called with subject, reply subject, raw header block and payload, in the read loop: it must be
@@ -29,6 +29,7 @@ quick and synchronous. What it raises is logged and counted, and the connection 
 CONNECT_TIMEOUT_S = 2
 PING_INTERVAL_S = 1
 PINGS_OUTSTANDING = 2
+MAX_PAYLOAD_BYTES = 1_000_000
 WRITE_BUFFER_BYTES = 16 * 1024 * 1024
 FIRST_BACKOFF_S = 0.05
 LAST_BACKOFF_S = 0.5
@@ -62,6 +63,13 @@ def publication(subject: str, payload: bytes, *, reply: str = "", header: bytes 
         line = f"HPUB {subject} {reply} {len(header)} {total}\r\n".encode()
         return b"%b%b%b\r\n" % (line, header, payload)
     return b"%b%b\r\n" % (f"PUB {subject} {reply} {len(payload)}\r\n".encode(), payload)
+
+
+def _sendable(payload: bytes) -> bytes:
+    """The server ends the whole connection over one message that is too large."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise Refused(0, f"{len(payload)} bytes are too much for one message")
+    return payload
 
 
 class _Wire(Client):
@@ -270,8 +278,8 @@ class Bus:
         self._wire.write(commands)
 
     def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
-        """Publish without an answer; at most once."""
-        self.write(publication(subject, payload, reply=reply))
+        """Publish without an answer; at most once. Raises `Refused` when it is too large."""
+        self.write(publication(subject, _sendable(payload), reply=reply))
 
     def expect(self, on_reply: Callable[[Reply | None], None]) -> tuple[int, str]:
         """An inbox whose replies go to `on_reply`, with None when the connection is lost.
@@ -303,7 +311,7 @@ class Bus:
 
         number, inbox = self.expect(on_reply)
         try:
-            self.write(publication(subject, payload, reply=inbox, header=header))
+            self.write(publication(subject, _sendable(payload), reply=inbox, header=header))
             async with asyncio.timeout(timeout_s):
                 reply = await future
         except TimeoutError:

@@ -11,15 +11,15 @@ SERVICE = "directory"
 
 
 class Chats(Struct, kw_only=True):
-    """Which groups is `user` in?"""
+    """Which groups are these users in?"""
 
-    user: str
+    users: list[str]
 
 
-class Membership(Struct, kw_only=True):
-    """Group id to kind, of every group that the user is in."""
+class Memberships(Struct, kw_only=True):
+    """For each user: group id to kind. Users for whom there was no room are left out."""
 
-    groups: dict[str, Kind]
+    groups: dict[str, dict[str, Kind]]
 
 
 class Create(Struct, kw_only=True):

@@ -26,6 +26,7 @@ from .close_codes import CloseCode
 from .config import EdgeConfig
 from .heartbeat import Heartbeat
 from .hub import Hub
+from .memberships import MembershipReader
 from .session import Session
 from .socket import text_frame
 from .tokens import TokenVerifier
@@ -72,6 +73,7 @@ class Edge:
         self.asking = Bus(config.broker, name=f"{config.name} ask")
         self.log = Log(self.asking)
         self.committer = Committer(self.publishing, Log(self.publishing))
+        self.memberships = MembershipReader(self._ask_chats)
         self.feed: Feed | None = None
         self.draining = False
         self._lease: MachineLease | None = None
@@ -97,6 +99,7 @@ class Edge:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self.memberships.close()
         await self._stack.aclose()
 
     async def _serve(self) -> None:
@@ -187,6 +190,9 @@ class Edge:
         """Ask the directory. Raises `Failure` for its no, `Unavailable` for no answer."""
         timeout_s = self.config.request_timeout_s
         return await ask(self.asking, directory.SERVICE, verb, question, answer, timeout_s)
+
+    async def _ask_chats(self, question: directory.Chats) -> directory.Memberships:
+        return await self.ask_directory("chats", question, directory.Memberships)
 
     async def reached(self, seq: int) -> None:
         """Wait until the event at `seq` was delivered here. Raises `TimeoutError`."""

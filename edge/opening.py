@@ -10,7 +10,6 @@
 import logging
 
 from broker import events, subjects
-from broker.directory import Chats, Membership
 from broker.errors import BrokerError, InvalidName
 from broker.log import Log
 from broker.replay import Replay
@@ -91,7 +90,7 @@ async def _open(
     edge.heartbeat.add(session)
     session.expire_at(claims.expires_at)
     if user.groups is None:
-        edge.hub.set_groups(user, await _groups(edge, claims.user_id))
+        edge.hub.set_groups(user, await edge.memberships.groups_of(claims.user_id))
     # Only now: from the moment the groups are known, the hub holds back all that comes.
     start = feed.position
     cursor = None if text is None else parse_cursor(text)
@@ -122,12 +121,6 @@ async def _open(
             )
         )
     session.release(start)
-
-
-async def _groups(edge: Edge, user_id: str) -> dict[str, str]:
-    """Subject to kind of the user's groups, from the directory."""
-    answer = await edge.ask_directory("chats", Chats(user=user_id), Membership)
-    return {subjects.group(group_id): kind for group_id, kind in answer.groups.items()}
 
 
 async def _replay(

@@ -91,11 +91,15 @@ class Directory:
 
     # --- questions ---
 
-    async def groups_of(self, user: str) -> dict[str, Kind]:
-        """Group id to kind, of every group that the user is in."""
+    async def groups_of(self, users: list[str]) -> dict[str, dict[str, Kind]]:
+        """For each user: group id to kind, of every group that the user is in."""
+        found: dict[str, dict[str, Kind]] = {user: {} for user in users}
         with self._database.errors():
-            cursor = self._members.find({"user": user}, {"_id": 0, "group": 1, "kind": 1})
-            return {each["group"]: each["kind"] async for each in cursor}
+            fields = {"_id": 0, "user": 1, "group": 1, "kind": 1}
+            cursor = self._members.find({"user": {"$in": users}}, fields)
+            async for each in cursor:
+                found[each["user"]][each["group"]] = each["kind"]
+        return found
 
     async def info(self, by: str, group_id: str) -> GroupRecord:
         """Describe a group to a member, a channel to anyone."""

@@ -24,6 +24,8 @@ DEADLINE_S = 10.0
 SWEEP_S = 2.0
 LEFT_BEHIND_S = 1.0
 LARGE_CHANNEL = 500
+ANSWER_GROUPS = 5000
+"""Groups in one answer, all users together: with ids of 64 bytes, half of NATS' 1 MB."""
 
 _OUTBOX_SENDER = "\0outbox"
 """Stands for the sender in message ids of events; has a control character, so no user has it."""
@@ -70,9 +72,7 @@ def events_of(change: Change) -> list[tuple[str, bytes]]:
         told.append((chat_id, membership(events.MemberRemoved, change.removed)))
     if tell_group and change.added:
         told.append((chat_id, membership(events.MemberAdded, change.added)))
-    told += [
-        (subjects.user(user), membership(events.MemberAdded, [user])) for user in change.added
-    ]
+    told += [(subjects.user(user), membership(events.MemberAdded, [user])) for user in change.added]
     if change.name is not None or change.roles:
         updated = events.GroupUpdated(
             chat_id=chat_id,
@@ -136,8 +136,16 @@ class DirectoryWorker:
 
     # --- questions ---
 
-    async def _chats(self, question: ask.Chats) -> ask.Membership:
-        return ask.Membership(groups=await self._directory.groups_of(question.user))
+    async def _chats(self, question: ask.Chats) -> ask.Memberships:
+        found = await self._directory.groups_of(question.users)
+        answered: dict[str, dict[str, ask.Kind]] = {}
+        room = ANSWER_GROUPS
+        for user, groups in found.items():
+            if answered and len(groups) > room:
+                break
+            answered[user] = groups
+            room -= len(groups)
+        return ask.Memberships(groups=answered)
 
     async def _info(self, question: ask.Info) -> ask.Changed:
         record = await self._directory.info(question.by, question.group_id)
