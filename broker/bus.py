@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from .config import BrokerConfig
-from .errors import Overloaded, Refused, Unavailable
+from .errors import NoResponders, Overloaded, Refused, Unavailable
 
 RawHandler = Callable[[bytes, bytes, bytes | None, bytes], None]
 """Called with subject, reply subject, raw header block and payload, in the read loop: it must be
@@ -300,8 +300,8 @@ class Bus:
     ) -> Reply:
         """Ask and wait for one reply.
 
-        Raises `Unavailable` when nobody serves the subject, the connection is lost, or no reply
-        came within `timeout_s`.
+        Raises `NoResponders` when nobody serves the subject, and `Unavailable` when the connection
+        is lost or no reply came within `timeout_s`.
         """
         future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
 
@@ -321,5 +321,5 @@ class Bus:
         if reply is None:
             raise Unavailable(f"the connection to NATS at {self.address} was lost")
         if reply.status == 503:
-            raise Unavailable(f"nobody answers {subject}")
+            raise NoResponders(f"nobody answers {subject}")
         return reply

@@ -6,6 +6,7 @@
     ├── Conflict         `expect_seq` was not the chat's last seq
     └── Retryable
         ├── Unavailable  NATS or JetStream does not answer, or not in time
+        │   └── NoResponders  nobody serves the subject just now; nothing was done
         └── Overloaded   a bound was reached: the commit queue's, or the log's size
 
 `retryable` says whether the same call may succeed later. Nothing was lost with any of them: a write
@@ -51,6 +52,10 @@ class Retryable(BrokerError):
 
 class Unavailable(Retryable):
     """No answer, or not in time; the outcome of a write is unknown."""
+
+
+class NoResponders(Unavailable):
+    """Nobody serves the subject just now; certainly nothing was done."""
 
 
 class Overloaded(Retryable):

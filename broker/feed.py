@@ -68,6 +68,8 @@ class Feed:
             asyncio.create_task(self._repair_loop(), name="feed repair"),
             asyncio.create_task(self._check_loop(), name="feed check"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -76,6 +78,11 @@ class Feed:
         await asyncio.wait(self._tasks)
         for _seq, waiter in self._waiters:
             waiter.cancel()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("the feed failed and starts anew", exc_info=error)
+            self._on_reset()
 
     async def reached(self, seq: int) -> None:
         """Wait until the event at `seq` has been delivered. The caller sets the deadline."""
@@ -111,7 +118,11 @@ class Feed:
 
     def _deliver(self, seq: int, subject: str, data: bytes) -> None:
         self.position = seq
-        self._on_event(seq, subject, data)
+        try:
+            self._on_event(seq, subject, data)
+        except Exception:
+            # One event that cannot be handled must not hold up all others.
+            _log.exception("event %d on %s was not handled", seq, subject)
         if self._waiters:
             for wanted, waiter in self._waiters:
                 if wanted <= seq and not waiter.done():

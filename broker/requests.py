@@ -13,10 +13,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from .bus import Bus
-from .errors import BrokerError, Unavailable
+from .errors import BrokerError, NoResponders, Refused, Unavailable
 from .subjects import service
 
 MAX_CONCURRENT = 256
+RETRY_S = 0.1
 
 _log = logging.getLogger("hikyaku.requests")
 
@@ -48,9 +49,22 @@ _T = TypeVar("_T")
 async def ask(
     bus: Bus, name: str, verb: str, question: Any, answer: type[_T], timeout_s: float
 ) -> _T:
-    """Ask the workers `name`. Raises `Failure` for their no, `Unavailable` for no answer."""
+    """Ask the workers `name`. Raises `Failure` for their no, `Unavailable` for no answer.
+
+    While there is none of them, as when the only one restarts, it waits for one until the deadline.
+    """
     payload = msgspec.json.encode(question)
-    reply = await bus.request(service(name, verb), payload, timeout_s=timeout_s)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    while True:
+        try:
+            left_s = max(0.0, deadline - loop.time())
+            reply = await bus.request(service(name, verb), payload, timeout_s=left_s)
+            break
+        except NoResponders:
+            if loop.time() + RETRY_S > deadline:
+                raise
+            await asyncio.sleep(RETRY_S)
     decoded = msgspec.json.decode(reply.data, type=_Answer)
     if decoded.failure is not None:
         failure = decoded.failure
@@ -130,5 +144,9 @@ class Responder:
     def _send(self, reply: str, answer: _Answer) -> None:
         try:
             self._bus.publish(reply, msgspec.json.encode(answer))
+        except Refused as error:
+            _log.error("%s: %s", self._name, error)
+            failure = _Failure("internal", f"the answer of {self._name} is too large")
+            self._bus.publish(reply, msgspec.json.encode(_Answer(failure=failure)))
         except BrokerError as error:
             _log.warning("%s: answer not sent: %s", self._name, error)

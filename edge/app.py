@@ -1,7 +1,7 @@
 """The Starlette application of an edge: the WebSocket endpoint and HTTP of `docs/protocol.md`."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import jwt
@@ -78,12 +78,15 @@ def _error(status: int, code: str, message: str) -> Response:
     return JSONResponse(body, status_code=status)
 
 
-def create_app(config: EdgeConfig) -> Starlette:
-    """The application of one edge; its edge lives as long as the lifespan."""
+def create_app(config: EdgeConfig, on_failure: Callable[[], None]) -> Starlette:
+    """The application of one edge; its edge lives as long as the lifespan.
+
+    `on_failure` is called when the edge cannot go on and the process should end.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with Edge(config) as edge:
+        async with Edge(config, on_failure) as edge:
             app.state.edge = edge
             app.state.metrics = registry(edge)
             yield

@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, TypeVar
 
 from broker import directory, subjects
@@ -59,7 +60,7 @@ class Counters:
 class Edge:
     """Use as an async context manager; `ready` is false until NATS and the log answer."""
 
-    def __init__(self, config: EdgeConfig):
+    def __init__(self, config: EdgeConfig, on_failure: Callable[[], None]):
         self.config = config
         self.tokens = TokenVerifier(config.tokens)
         self.hub = Hub()
@@ -76,6 +77,7 @@ class Edge:
         self.memberships = MembershipReader(self._ask_chats)
         self.feed: Feed | None = None
         self.draining = False
+        self._on_failure = on_failure
         self._lease: MachineLease | None = None
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,8 +92,8 @@ class Edge:
             await self._stack.enter_async_context(bus)
         await self._stack.enter_async_context(self.committer)
         self.live.subscribe(f"{subjects.EPHEMERAL}>", self._on_ephemeral)
-        self.spawn(self.heartbeat.run())
-        self.spawn(self._serve())
+        for essential in (self.heartbeat.run(), self._serve()):
+            self.spawn(essential, essential=True)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -157,16 +159,21 @@ class Edge:
         """Call `action` after `wait_s`, unless the handle is cancelled."""
         return self._loop.call_later(wait_s, action)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` in a task that this edge owns: cancelled at the end, its failure logged."""
+    def spawn(self, work: Coroutine[Any, Any, None], *, essential: bool = False) -> None:
+        """Run `work` in a task that this edge owns: cancelled at the end, its failure logged.
+
+        Without an `essential` one the edge is no use, and `on_failure` is called.
+        """
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(partial(self._done, essential=essential))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[None], *, essential: bool) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a task failed", exc_info=error)
+            if essential:
+                self._on_failure()
 
     def forget(self, session: Session) -> None:
         """The session's socket is gone."""

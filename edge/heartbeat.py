@@ -53,4 +53,4 @@ class Heartbeat:
                 if now - session.heard_at > self._timeout_s:
                     session.close(CloseCode.NO_PONG, "no frame for too long")
                 else:
-                    session.whisper(PING)
+                    session.ping(PING)

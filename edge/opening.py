@@ -25,7 +25,7 @@ from .socket import ChatSocket, text_frame
 from .tokens import Claims, Unauthorized
 
 VERSION = "0.1.0"
-REPLAY_CHUNK = 256
+REPLAY_CHUNK_BYTES = 128 * 1024
 REPLAY_STALL_S = 30.0
 
 _log = logging.getLogger("hikyaku.opening")
@@ -68,6 +68,9 @@ async def open_session(
         session.close(CloseCode.SERVICE_RESTART, "not ready; connect again")
     except _Ended:
         _log.debug("session %s ended while it opened", session.id)
+    except Exception:
+        _log.exception("session %s could not be opened", session.id)
+        session.close(CloseCode.SERVICE_RESTART, "the server failed; it was logged")
 
 
 async def _open(
@@ -136,10 +139,11 @@ async def _replay(
     edge.counters.resumes += 1
     waiting = 0
     async for event in replay.events(filters, lambda subject: joined.get(subject, 0)):
-        socket.push(text_frame(events.with_seq(event.seq, event.data)))
+        frame = text_frame(events.with_seq(event.seq, event.data))
+        socket.push(frame)
         edge.counters.replayed += 1
-        waiting += 1
-        if waiting == REPLAY_CHUNK:
+        waiting += len(frame)
+        if waiting > REPLAY_CHUNK_BYTES:
             waiting = 0
             if not await socket.drained(REPLAY_STALL_S):
                 session.close(CloseCode.SLOW_CONSUMER, "the replay does not get through")

@@ -16,6 +16,7 @@ import uvloop
 from .app import create_app
 from .config import EdgeConfig
 from .edge import Edge
+from .http_protocol import HttpProtocol
 from .socket import ChatSocket
 
 BACKLOG = 4096
@@ -50,13 +51,14 @@ def run(config: EdgeConfig) -> None:
 
 async def serve_edge(config: EdgeConfig) -> None:
     """Serve one edge in this event loop until a signal comes."""
-    app = create_app(config)
+    stop = asyncio.Event()
+    app = create_app(config, stop.set)
     server = EdgeServer(
         uvicorn.Config(
             app,
             host=config.host,
             port=config.port,
-            http="httptools",
+            http=HttpProtocol,
             ws=ChatSocket,
             ws_max_size=config.limits.frame_bytes,
             ws_ping_interval=None,
@@ -68,14 +70,12 @@ async def serve_edge(config: EdgeConfig) -> None:
             timeout_graceful_shutdown=GRACEFUL_S,
         )
     )
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, stop.set)
     serving = asyncio.create_task(server.serve())
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
+    serving.add_done_callback(lambda _: stop.set())
+    await stop.wait()
     if not serving.done():
         server.stop_accepting()
         edge: Edge | None = getattr(app.state, "edge", None)

@@ -130,6 +130,10 @@ class Session:
             frames.BadFrame("bad_frame", "frames are text, not binary"), self._edge.now()
         )
 
+    def on_control(self) -> None:
+        """A ping or pong of the WebSocket itself is a sign of life too."""
+        self.heard_at = self._edge.now()
+
     def on_lost(self) -> None:
         """The socket is gone."""
         self.lost = True
@@ -154,6 +158,10 @@ class Session:
         """Take something that is not stored; dropped while the replay runs."""
         if self.live:
             self._socket.push(frame)
+
+    def ping(self, frame: bytes) -> None:
+        """Ask for a sign of life."""
+        self._socket.push(frame)
 
     def push(self, frame: Any) -> None:
         """Send one frame struct."""

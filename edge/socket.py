@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode as Rfc6455
+from websockets.frames import Frame
 from websockets.server import ServerProtocol
 
 from .close_codes import CloseCode
@@ -50,6 +51,9 @@ class Receiver(Protocol):
 
     def on_binary(self) -> None:
         """A binary frame came in; the protocol has none."""
+
+    def on_control(self) -> None:
+        """A ping or pong of the WebSocket itself came in."""
 
     def on_lost(self) -> None:
         """The connection is gone; called once, last."""
@@ -180,6 +184,19 @@ class ChatSocket(WebSocketsSansIOProtocol):
         else:
             self._receiver.on_binary()
 
+    def handle_ping(self) -> None:
+        """Answer a ping of the WebSocket itself; whoever never reads the answers is cut off."""
+        super().handle_ping()
+        if self._receiver is not None:
+            self._receiver.on_control()
+            self._check_outbox()
+
+    def handle_pong(self, event: Frame) -> None:
+        """Take a pong of the WebSocket itself."""
+        super().handle_pong(event)
+        if self._receiver is not None:
+            self._receiver.on_control()
+
     def handle_parser_exception(self) -> None:
         """Say why, then keep discarding input for a while, so that the reason arrives."""
         if self._receiver is None:
@@ -204,6 +221,9 @@ class ChatSocket(WebSocketsSansIOProtocol):
         if not out or self.disconnected or self.closing or self.transport.is_closing():
             return
         self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        self._check_outbox()
+
+    def _check_outbox(self) -> None:
         if self.transport.get_write_buffer_size() > self.outbox_bytes:
             self.close(CloseCode.SLOW_CONSUMER, "too much unsent; reconnect with the cursor")
 
