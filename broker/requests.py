@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from .bus import Bus
-from .errors import BrokerError, NoResponders, Refused, Unavailable
+from .bus import MAX_PAYLOAD_BYTES, Bus
+from .errors import BrokerError, NoResponders, Unavailable
 from .subjects import service
 
 MAX_CONCURRENT = 256
@@ -142,11 +142,12 @@ class Responder:
         self._send(reply, answer)
 
     def _send(self, reply: str, answer: _Answer) -> None:
-        try:
-            self._bus.publish(reply, msgspec.json.encode(answer))
-        except Refused as error:
-            _log.error("%s: %s", self._name, error)
+        payload = msgspec.json.encode(answer)
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            _log.error("%s: an answer of %d bytes is too large", self._name, len(payload))
             failure = _Failure("internal", f"the answer of {self._name} is too large")
-            self._bus.publish(reply, msgspec.json.encode(_Answer(failure=failure)))
+            payload = msgspec.json.encode(_Answer(failure=failure))
+        try:
+            self._bus.publish(reply, payload)
         except BrokerError as error:
             _log.warning("%s: answer not sent: %s", self._name, error)

@@ -31,7 +31,7 @@ class Snowflake:
     def __init__(self, machine: int, *, floor_ms: int, clock: Callable[[], int] = unix_ms):
         self._machine = machine << 12
         self._clock = clock
-        self._last_ms = floor_ms
+        self._last_ms = max(floor_ms, EPOCH_MS)
         self._sequence = SEQUENCES
         self.ceiling_ms = floor_ms
 
