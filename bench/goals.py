@@ -1,0 +1,106 @@
+"""The figures that the table shows, their units, and what each must reach."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class Figure(Struct, frozen=True, kw_only=True):
+    """One row: a metric of a scenario; without `goal` it is for information."""
+
+    metric: str
+    label: str
+    unit: str
+    goal: float | None = None
+    sense: Literal["below", "above", "exactly"] = "below"
+
+    def reached(self, value: float) -> bool | None:
+        """Whether a value reaches the goal; `None` where there is none."""
+        if self.goal is None:
+            return None
+        if self.sense == "exactly":
+            return value == self.goal
+        return value < self.goal if self.sense == "below" else value > self.goal
+
+    @property
+    def goal_text(self) -> str:
+        """The goal as the table shows it."""
+        if self.goal is None:
+            return ""
+        return {"below": "< ", "above": "> ", "exactly": ""}[self.sense] + shown(self.goal)
+
+
+def shown(value: float) -> str:
+    """A figure with three significant digits, or in whole thousands with separators."""
+    if value >= 1000 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _info(metric: str, label: str, unit: str) -> Figure:
+    return Figure(metric=metric, label=label, unit=unit)
+
+
+FIGURES = [
+    _info("dm_p50_ms", "DM at 300/s, p50", "ms"),
+    Figure(metric="dm_p99_ms", label="DM at 300/s, p99", unit="ms", goal=3),
+    _info("dm_max_ms", "DM at 300/s, max", "ms"),
+    Figure(
+        metric="dm_per_s", label="DM saturation", unit="delivered/s", goal=10_000, sense="above"
+    ),
+    Figure(metric="dm_cpu_ms", label="server CPU per DM", unit="ms", goal=0.12),
+    Figure(
+        metric="group50_per_s",
+        label="group of 50, saturation",
+        unit="deliveries/s",
+        goal=40_000,
+        sense="above",
+    ),
+    Figure(
+        metric="group50_cpu_us", label="group of 50, server CPU per delivery", unit="us", goal=20
+    ),
+    _info("group500_p50_ms", "group of 500 at 4/s, to the last, p50", "ms"),
+    Figure(
+        metric="group500_p99_ms", label="group of 500 at 4/s, to the last, p99", unit="ms", goal=25
+    ),
+    _info("group500_max_ms", "group of 500 at 4/s, to the last, max", "ms"),
+    Figure(
+        metric="group500_per_s",
+        label="group of 500, saturation",
+        unit="deliveries/s",
+        goal=100_000,
+        sense="above",
+    ),
+    Figure(
+        metric="group500_cpu_us", label="group of 500, server CPU per delivery", unit="us", goal=8
+    ),
+    Figure(metric="idle_kb", label="memory per idle connection", unit="kB", goal=25),
+    Figure(metric="connect_cpu_ms", label="server CPU per connect", unit="ms", goal=1),
+    _info("connect_edge_cpu_ms", "edges' CPU per connect", "ms"),
+    _info("connects_per_s", "connects", "1/s"),
+    Figure(metric="resume_ms", label="resume of 1,000 missed, one chat", unit="ms", goal=100),
+    _info("resume_max_ms", "resume of 1,000 missed, slowest of all", "ms"),
+    _info("resume_ten_chats_ms", "resume of 1,000 missed in ten chats", "ms"),
+    _info("kill_sent", "kill -9: sent", ""),
+    _info("kill_acked", "kill -9: acked", ""),
+    _info("kill_delivered", "kill -9: delivered", ""),
+    Figure(metric="kill_lost", label="kill -9: lost", unit="", goal=0, sense="exactly"),
+    Figure(
+        metric="kill_doubled", label="kill -9: twice after dedupe", unit="", goal=0, sense="exactly"
+    ),
+    Figure(
+        metric="kill_out_of_order", label="kill -9: out of order", unit="", goal=0, sense="exactly"
+    ),
+    Figure(
+        metric="kill_overtaken",
+        label="kill -9: overtaken by the sender's next",
+        unit="",
+        goal=0,
+        sense="exactly",
+    ),
+    Figure(
+        metric="kill_without_ack", label="kill -9: never acked", unit="", goal=0, sense="exactly"
+    ),
+    _info("kill_longest_wait_s", "kill -9: longest wait of a message", "s"),
+    _info("kill_longest_silence_s", "kill -9: longest silence", "s"),
+]

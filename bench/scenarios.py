@@ -1,0 +1,14 @@
+"""Every scenario by name, in the order in which they run: memory first, while the edges are new."""
+
+from . import dm, faults, groups, idle, resume
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in [
+        *idle.SCENARIOS,
+        *dm.SCENARIOS,
+        *groups.SCENARIOS,
+        *resume.SCENARIOS,
+        *faults.SCENARIOS,
+    ]
+}
