@@ -7,7 +7,7 @@ from store.config import StoreConfig
 
 
 class WorkerConfig(Struct, frozen=True, kw_only=True):
-    """One worker process. `health_port` 0 means no HTTP health endpoint."""
+    """One worker process. `health_port` serves metrics on loopback; 0 means not to."""
 
     site: str = "local"
     broker: BrokerConfig = BrokerConfig()

@@ -93,6 +93,7 @@ class DirectoryWorker:
         self._directory = directory
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._sweeper: asyncio.Task[None] | None = None
+        self.left_behind = 0
         self.responder = Responder(
             bus,
             ask.SERVICE,
@@ -120,6 +121,15 @@ class DirectoryWorker:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait([self._sweeper])
+
+    def numbers(self) -> dict[str, float]:
+        """For `/metrics`."""
+        return {
+            "answers_total": self.responder.answered,
+            "failures_total": self.responder.failed,
+            "events_committed_total": self._committer.committed,
+            "left_behind_total": self.left_behind,
+        }
 
     @staticmethod
     def _guard(handler: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
@@ -243,6 +253,7 @@ class DirectoryWorker:
         while True:
             try:
                 for group_id in await self._directory.groups_with_unpublished(LEFT_BEHIND_S):
+                    self.left_behind += 1
                     _log.info("publishing what was left behind for group %r", group_id)
                     await self._publish(group_id)
             except (errors.StoreError, BrokerError) as error:

@@ -19,6 +19,7 @@ from store.errors import StoreError
 
 from .config import WorkerConfig
 from .directory import DirectoryWorker, events_of
+from .metrics import serving
 
 RETRY_S = 1.0
 CONNECT_S = 5.0
@@ -78,7 +79,8 @@ async def run_directory(config: WorkerConfig) -> None:
         await until_ready("NATS", streams_ready)
         await until_ready("MongoDB", directory.ensure)
         committer = await stack.enter_async_context(Committer(publishing, Log(publishing)))
-        await stack.enter_async_context(DirectoryWorker(asking, committer, directory))
+        worker = await stack.enter_async_context(DirectoryWorker(asking, committer, directory))
+        stack.enter_context(serving("directory", config.health_port, worker.numbers))
         await asking.wait_connected(CONNECT_S)
         _log.info("directory is ready")
         await asyncio.Event().wait()
