@@ -74,4 +74,8 @@ def origin_allowed(connection: HTTPConnection, config: EdgeConfig) -> bool:
     origin = connection.headers.get("origin")
     if origin is None or origin in config.origins or "*" in config.origins:
         return True
-    return urlsplit(origin).netloc.lower() == connection.headers.get("host", "").lower() != ""
+    try:
+        page = urlsplit(origin).netloc.lower()
+    except ValueError:
+        return False
+    return page == connection.headers.get("host", "").lower() != ""

@@ -22,7 +22,7 @@ from .edge import Edge
 from .rates import TokenBucket
 from .session import Session, device_name
 from .socket import ChatSocket, text_frame
-from .tokens import Claims, Unauthorized
+from .tokens import Claims, KeysUnavailable, Unauthorized
 
 VERSION = "0.1.0"
 REPLAY_CHUNK_BYTES = 128 * 1024
@@ -62,7 +62,7 @@ async def open_session(
         session.close(CloseCode.UNAUTHORIZED, str(error))
     except InvalidName:
         session.close(CloseCode.UNAUTHORIZED, "the token's `sub` is no valid user id")
-    except (BrokerError, Failure, TimeoutError) as error:
+    except (BrokerError, Failure, KeysUnavailable, TimeoutError) as error:
         _log.warning("session %s not opened: %s", session.id, error or "out of time")
         session.error("unavailable", "the server is not ready; connect again", None)
         session.close(CloseCode.SERVICE_RESTART, "not ready; connect again")
@@ -87,7 +87,7 @@ async def _open(
     user = edge.hub.attach(session, claims.user_id, messages)
     session.user = user
     session.attached = True
-    if len(user.sessions) > limits.connections_per_user:
+    if sum(not each.closing for each in user.sessions) > limits.connections_per_user:
         session.close(CloseCode.TOO_MANY_CONNECTIONS, "too many connections of this user")
         return
     edge.heartbeat.add(session)

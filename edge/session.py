@@ -23,7 +23,7 @@ from . import frames
 from .close_codes import CloseCode
 from .rates import MALFORMED_PER_MINUTE, Strikes, TokenBucket
 from .socket import ChatSocket, text_frame
-from .tokens import Unauthorized
+from .tokens import KeysUnavailable, Unauthorized
 
 if TYPE_CHECKING:
     from .edge import Edge
@@ -180,6 +180,11 @@ class Session:
                 **fields,
             )
         )
+
+    @property
+    def closing(self) -> bool:
+        """Whether the client was told to go, or is gone."""
+        return self.lost or self._socket.closing
 
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Close the connection; idempotent."""
@@ -382,6 +387,8 @@ class Session:
             self.error("timeout", "no answer in time; ask again", request)
         except Unauthorized as error:
             self.error("unauthorized", str(error), request)
+        except KeysUnavailable as error:
+            self.error("unavailable", str(error), request, retry_after_ms=10_000)
         finally:
             self._questions -= 1
 

@@ -94,7 +94,7 @@ class ChatSocket(WebSocketsSansIOProtocol):
         self.conn = _Server(extensions=[], max_size=self.config.ws_max_size, logger=_PARSER_LOG)
         self._receiver: Receiver | None = None
         self._out: list[bytes] = []
-        self._early: list[bytes] = []
+        self._early: list[bytes | None] = []
         self._late_input = b""
         self.outbox_bytes = 0
         self.closing = False
@@ -138,9 +138,13 @@ class ChatSocket(WebSocketsSansIOProtocol):
     def resume(self) -> None:
         """Read on."""
         self.read_paused = False
-        early, self._early = self._early, []
-        for text in early:
-            if self._receiver is not None and not self.closing:
+        while self._early and not self.read_paused and not self.closing:
+            text = self._early.pop(0)
+            if self._receiver is None:
+                return
+            if text is None:
+                self._receiver.on_binary()
+            else:
                 self._receiver.on_text(text)
         if not self.transport.is_closing():
             self._continue()
@@ -179,8 +183,14 @@ class ChatSocket(WebSocketsSansIOProtocol):
         frames, self.frames = self.frames, []
         if self.close_sent:
             return
+        text: bytes | None = None
         if self.curr_msg_data_type == "text":
-            self._receiver.on_text(frames[0] if len(frames) == 1 else b"".join(frames))
+            text = frames[0] if len(frames) == 1 else b"".join(frames)
+        if self.read_paused:
+            # An earlier frame of the same slice paused; `resume` hands over what came behind it.
+            self._early.append(text)
+        elif text is not None:
+            self._receiver.on_text(text)
         else:
             self._receiver.on_binary()
 

@@ -6,10 +6,11 @@ or EdDSA with a public key of that type. `none` and a mismatch are refused (RFC 
 
 import asyncio
 import json
+import logging
 import time
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import jwt
@@ -28,6 +29,8 @@ KEY_SET_RETRY_S = 10.0
 
 _KEY_TYPES = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}
 
+_log = logging.getLogger("hikyaku.tokens")
+
 
 class Claims(Struct, frozen=True, kw_only=True):
     """What a valid token says. `expires_at` is in Unix seconds."""
@@ -42,6 +45,10 @@ class Unauthorized(Exception):
     """The token does not say who this is; the message says why and holds no part of the token."""
 
 
+class KeysUnavailable(Exception):
+    """The key set cannot be fetched now, so nothing can be said of the token: try again later."""
+
+
 class KeyUnusable(Exception):
     """A configured key cannot be used; the message names the file or address and says why."""
 
@@ -54,6 +61,7 @@ class TokenVerifier:
         self._public: tuple[str, Any] | None = None
         self._key_set: dict[str | None, tuple[str, Any]] = {}
         self._key_set_at = -KEY_SET_REFRESH_S
+        self._fetch_failed = False
         self._fetching = asyncio.Lock()
         if config.public_key is not None:
             self._public = _public_key(Path(config.public_key))
@@ -66,7 +74,7 @@ class TokenVerifier:
             self._key_set_at = float("inf")
 
     async def verify(self, token: str) -> Claims:
-        """Who the token is for. Raises `Unauthorized`."""
+        """Who the token is for. Raises `Unauthorized` or `KeysUnavailable`."""
         if len(token) > MAX_TOKEN_BYTES:
             raise Unauthorized("the token is too long")
         try:
@@ -112,6 +120,8 @@ class TokenVerifier:
                 known = next(iter(self._key_set.values()))
             if known is not None and known[0] == algorithm:
                 return known[1]
+            if known is None and self._fetch_failed:
+                raise KeysUnavailable("the key set cannot be fetched now")
             raise Unauthorized("the token's key is not in the key set")
         raise Unauthorized("the token's algorithm is not accepted here")
 
@@ -123,14 +133,17 @@ class TokenVerifier:
         async with self._fetching:
             if time.monotonic() - self._key_set_at < KEY_SET_RETRY_S:
                 return
-            self._key_set_at = time.monotonic()
             url = str(self._config.jwks)
             try:
                 document = await asyncio.to_thread(_fetch, url)
                 self._key_set = _parse_key_set(document, url)
-            except (OSError, URLError, ValueError, KeyUnusable) as error:
-                if not self._key_set:
-                    raise Unauthorized(f"the key set cannot be fetched now: {error}") from None
+                self._fetch_failed = False
+            except (OSError, HTTPException, ValueError, RecursionError, KeyUnusable) as error:
+                _log.warning("key set not fetched, next try in %g s: %s", KEY_SET_RETRY_S, error)
+                self._fetch_failed = True
+            finally:
+                # Not before: who comes during the fetch must wait for it, not go without.
+                self._key_set_at = time.monotonic()
 
 
 def _fetch(url: str) -> Any:
@@ -140,20 +153,32 @@ def _fetch(url: str) -> Any:
 
 
 def _parse_key_set(document: Any, where: str) -> dict[str | None, tuple[str, Any]]:
-    """Key id to algorithm and key, of the keys that can verify a signature."""
+    """Key id to algorithm and key. Those that can verify no signature here are passed over."""
     keys: dict[str | None, tuple[str, Any]] = {}
     entries = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(entries, list):
         raise KeyUnusable(f"key set {where}: there is no list `keys`")
     for entry in entries:
-        algorithm = _KEY_TYPES.get(str(entry.get("kty")))
-        if algorithm is None or entry.get("use", "sig") != "sig":
-            continue
         try:
-            keys[entry.get("kid")] = (algorithm, jwt.PyJWK(entry, algorithm=algorithm).key)
-        except (jwt.PyJWKError, jwt.InvalidKeyError, ValueError) as error:
-            raise KeyUnusable(f"key set {where}: key {entry.get('kid')!r}: {error}") from None
+            found = _parse_key(entry)
+        except (jwt.PyJWKError, jwt.InvalidKeyError, ValueError, TypeError) as error:
+            _log.warning("key set %s: key %r passed over: %s", where, entry.get("kid"), error)
+            continue
+        if found is not None:
+            keys[entry.get("kid")] = found
+    if not keys:
+        raise KeyUnusable(f"key set {where}: there is no key for RS256, ES256 or EdDSA")
     return keys
+
+
+def _parse_key(entry: Any) -> tuple[str, Any] | None:
+    if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
+        return None
+    algorithm = _KEY_TYPES.get(str(entry.get("kty")))
+    if algorithm is None:
+        return None
+    key = jwt.PyJWK(entry, algorithm=algorithm).key
+    return _public_algorithm(key), key
 
 
 def _public_key(path: Path) -> tuple[str, Any]:
@@ -161,10 +186,18 @@ def _public_key(path: Path) -> tuple[str, Any]:
         key = load_pem_public_key(path.read_bytes())
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise KeyUnusable(f"public key {path}: {error}") from None
+    try:
+        return _public_algorithm(key), key
+    except ValueError as error:
+        raise KeyUnusable(f"public key {path}: {error}") from None
+
+
+def _public_algorithm(key: Any) -> str:
+    """The one algorithm that a key is used for; a private or other key is a `ValueError`."""
     if isinstance(key, rsa.RSAPublicKey):
-        return "RS256", key
+        return "RS256"
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1):
-        return "ES256", key
+        return "ES256"
     if isinstance(key, ed25519.Ed25519PublicKey):
-        return "EdDSA", key
-    raise KeyUnusable(f"public key {path}: must be RSA, P-256 or Ed25519")
+        return "EdDSA"
+    raise ValueError("must be RSA, P-256 or Ed25519")

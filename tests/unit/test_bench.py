@@ -405,8 +405,8 @@ threading.Event().wait()
 
 def test_a_stack_is_started_and_stopped(tmp_path: Path) -> None:
     async def run() -> Target:
-        async with Stack(tmp_path, ("-c", SERVER)) as stack:
-            return stack.target
+        async with Stack(tmp_path, ("-c", SERVER)) as target:
+            return target
 
     target = asyncio.run(run())
     assert len(target.edges) == 2

@@ -112,6 +112,7 @@ def test_cpu_meter_counts_this_process() -> None:
         pass
     assert 0.1 <= meter.used_s()["supervisor"] < 5
     assert process.CpuMeter(None).used_s() == {}
+    assert process.machine_busy_s() > time.process_time() / 2
 
 
 def test_percentiles_by_nearest_rank() -> None:
@@ -151,7 +152,11 @@ def test_figures_have_one_scenario_each_and_show_well() -> None:
 def test_report_passes_by_the_median_and_is_written(tmp_path: Path) -> None:
     made = report.new_report({"cores": 2, "processor": "test"}, quick=False)
     made.runs["dm-latency"] = [
-        Outcome(metrics={"dm_p99_ms": value}, curves={"dm_ms": [1.0] * 100}, notes={"n": 1.0})
+        Outcome(
+            metrics={"dm_p99_ms": value},
+            curves={"dm_ms": [1.0] * 100},
+            notes={"n": 1.0, scenario.OTHERS: 0.5},
+        )
         for value in (1.0, 2.0, 9.0)
     ]
     made.runs["idle"] = [Outcome(metrics={"idle_kb": 20.0}, cpu_us={"edge 1": 3.0, "mongod": 1.0})]
@@ -167,6 +172,7 @@ def test_report_passes_by_the_median_and_is_written(tmp_path: Path) -> None:
     text = console.export_text()
     assert "pass" in text
     assert "mongod" in text
+    assert "busy with other things" in text
     written = json.loads(report.write_json(made, tmp_path).read_bytes())
     assert len(written["runs"]["dm-latency"]) == 3
     assert plot.write_plot(made, tmp_path).stat().st_size > 10_000

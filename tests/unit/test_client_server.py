@@ -1,4 +1,4 @@
-"""A scripted server for tests of programs that use the client: a real WebSocket on loopback.
+"""A scripted server for the tests of the client: a real WebSocket server on loopback.
 
 The test plays the server: `link = await server.accept()`, `await link.welcome()`, then
 `frame = await link.receive(Chat)`, `await link.ack(frame, seq=7)`, `await link.close(4208)`. Every
@@ -7,16 +7,20 @@ wait ends after `WITHIN_S`. Nothing is answered that the test does not answer.
 
 import asyncio
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
+import pytest
+from websockets.asyncio.client import connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 
 from edge.frames import (
     Ack,
     CaughtUp,
+    Chat,
     ChatEvent,
     Error,
     Limits,
@@ -30,6 +34,14 @@ from edge.frames import (
 
 WITHIN_S = 10.0
 T = TypeVar("T")
+
+
+async def eventually(check: Callable[[], object], what: str = "") -> None:
+    """Poll until `check` holds."""
+    deadline = time.monotonic() + WITHIN_S
+    while not check():
+        assert time.monotonic() < deadline, f"not within {WITHIN_S} s: {what}"
+        await asyncio.sleep(0.005)
 
 
 def message(seq: int, content: str = "", *, id: str | None = None, **fields: str) -> ChatEvent:
@@ -46,6 +58,12 @@ def message(seq: int, content: str = "", *, id: str | None = None, **fields: str
         client_id=f"c{seq}",
     )
     return msgspec.structs.replace(plain, **fields)
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reconnect twenty times as fast as outside of tests."""
+    monkeypatch.setattr("client.policy.BACKOFF_FIRST_S", 0.05)
 
 
 class Link:
@@ -209,3 +227,12 @@ class ScriptedServer:
         if link.cursor is not None:
             await link.caught_up(cursor)
         return link
+
+
+@pytest.mark.anyio
+async def test_a_wrong_frame_fails_the_test() -> None:
+    async with ScriptedServer() as server, connect(server.url, compression=None) as socket:
+        link = await server.accept()
+        await socket.send('{"type":"pong"}')
+        with pytest.raises(AssertionError, match="instead of a Chat"):
+            await link.receive(Chat)

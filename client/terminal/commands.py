@@ -1,0 +1,102 @@
+"""What a person types: a message, or a command that begins with a slash."""
+
+import shlex
+from dataclasses import dataclass
+
+HELP = """\
+/dm NAME               write to somebody
+/group create ID NAME  make a group, members after NAME;
+                       "quote names that have spaces"
+/group add NAME        take somebody into the open group
+/group remove NAME     take somebody out of it
+/group members         see who is in it
+/group leave           leave it
+/group join ID         join a channel
+/retry                 send again what was not sent
+/quit or Ctrl+C        end
+↑ ↓ other conversation, PgUp PgDn read back
+//text sends a text that begins with a slash"""
+
+
+@dataclass(frozen=True)
+class Say:
+    """Send a message."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Dm:
+    """Open a conversation with a user."""
+
+    user: str
+
+
+@dataclass(frozen=True)
+class GroupCommand:
+    """Do something with groups. For `create` and `join` the first word is the group's id."""
+
+    verb: str
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Simple:
+    """`help`, `retry` or `quit`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Not understood; `text` says why."""
+
+    text: str
+
+
+Command = Say | Dm | GroupCommand | Simple | Wrong
+
+_GROUP_USAGE = {
+    "create": (2, 500, "/group create ID NAME [MEMBER…]"),
+    "add": (1, 500, "/group add NAME…"),
+    "remove": (1, 500, "/group remove NAME…"),
+    "join": (1, 1, "/group join ID"),
+    "leave": (0, 0, "/group leave"),
+    "members": (0, 0, "/group members"),
+}
+
+
+def parse(line: str) -> Command | None:
+    """Read one line; None if there is nothing in it."""
+    text = line.strip()
+    if not text:
+        return None
+    if text.startswith("//"):
+        return Say(text[1:])
+    if not text.startswith("/"):
+        return Say(text)
+    name, _, rest = text[1:].partition(" ")
+    match name.lower():
+        case "help" | "retry" | "quit" as simple:
+            return Simple(simple)
+        case "exit":
+            return Simple("quit")
+        case "dm":
+            return Dm(rest.strip()) if rest.strip() else Wrong("Say with whom: /dm NAME")
+        case "group":
+            return _group(rest)
+    return Wrong(f"There is no command /{name}. Type /help to see those there are.")
+
+
+def _group(rest: str) -> GroupCommand | Wrong:
+    try:
+        words = shlex.split(rest)
+    except ValueError:
+        return Wrong("There is an opening quote without its closing one.")
+    if not words or words[0] not in _GROUP_USAGE:
+        return Wrong("Say what to do: /group create, add, remove, join, leave or members")
+    verb, *others = words
+    least, most, usage = _GROUP_USAGE[verb]
+    if not least <= len(others) <= most:
+        return Wrong(f"Write it like this: {usage}")
+    return GroupCommand(verb, tuple(others))

@@ -1,0 +1,89 @@
+"""The folder of the local stack: made on first use, locked by one `hikyaku up` at a time.
+
+up.lock       held by the supervisor and all its children, so also while the last one dies
+secret        signs development tokens
+ports.json    ports chosen for the own servers
+nats, mongo   their data
+log           one file for each process
+"""
+
+import fcntl
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import monotonic, sleep
+
+from .errors import UserError
+
+LOCK_WAIT_S = 5.0
+
+
+def make_home(home: Path) -> None:
+    """Make the folders. Raises `UserError` if that is not possible."""
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in ("nats", "mongo/data", "log"):
+            (home / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder {error.filename}: {error.strerror}; set HIKYAKU_HOME"
+        ) from None
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[int]:
+    """Hold the home's lock; gives its file descriptor, for the children to hold as well.
+
+    When the process named in it has ended, its children are about to: then this waits for them.
+    """
+    fd = os.open(home / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(fd, home)
+        os.truncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, home: Path) -> None:
+    deadline = monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(fd, 20, 0).decode("ascii", "replace")
+        if monotonic() > deadline or _is_alive(pid):
+            raise UserError(
+                f"`hikyaku up` already runs in {home} (pid {pid or 'unknown'});"
+                " stop it, or set HIKYAKU_HOME to another folder"
+            )
+        sleep(0.05)
+
+
+def _is_alive(pid: str) -> bool:
+    """A zombie has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def development_secret(home: Path) -> str:
+    """The secret that signs development tokens, made once and readable by its owner only."""
+    path = home / "secret"
+    with suppress(FileNotFoundError):
+        return path.read_text().strip()
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd, fresh = tempfile.mkstemp(dir=home, prefix="secret.")  # readable by its owner only
+    try:
+        with os.fdopen(fd, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+        with suppress(FileExistsError):  # another process was faster: its secret counts
+            os.link(fresh, path)
+    finally:
+        os.unlink(fresh)
+    return path.read_text().strip()
