@@ -4,6 +4,7 @@ Field names are those of `docs/protocol.md`, so that the stored bytes, with the 
 are the frame that clients receive: decoded never, encoded once.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -63,12 +64,58 @@ class GroupUpdated(Struct, tag="group_updated", kw_only=True, omit_defaults=True
     roles: dict[str, str] | None = None
 
 
-class Identity(Struct, kw_only=True):
-    """What an acknowledgement says about a stored message."""
+class MessageEdited(Struct, tag="message_edited", kw_only=True):
+    """The author changed a message's content."""
 
     id: str
     chat_id: str
+    from_: str = field(name="from")
+    content: str
+    edited_at: int
+    client_id: str
+
+
+class MessageDeleted(Struct, tag="message_deleted", kw_only=True):
+    """The author, or an admin of the group, deleted a message."""
+
+    id: str
+    chat_id: str
+    from_: str = field(name="from")
+    deleted_at: int
+    client_id: str
+
+
+class Reaction(Struct, tag="reaction", kw_only=True):
+    """A member put an emoji on a message, or took it back."""
+
+    id: str
+    chat_id: str
+    from_: str = field(name="from")
+    emoji: str
+    removed: bool
     timestamp: int
+    client_id: str
+
+
+class Identity(Struct, kw_only=True):
+    """What an acknowledgement says about a stored write."""
+
+    id: str
+    chat_id: str
+    timestamp: int = 0
+    edited_at: int = 0
+    deleted_at: int = 0
+
+    @property
+    def at(self) -> int:
+        """When it was written, in Unix milliseconds."""
+        return self.timestamp or self.edited_at or self.deleted_at
+
+
+Message = Chat | GroupChat
+Change = MessageEdited | MessageDeleted | Reaction
+Membership = MemberAdded | MemberRemoved | GroupUpdated
+Event = Message | Change | Membership
 
 
 encode = msgspec.json.Encoder().encode
@@ -76,6 +123,9 @@ encode = msgspec.json.Encoder().encode
 
 decode_membership = msgspec.json.Decoder(MemberAdded | MemberRemoved).decode
 """Decode an event of a user's own subject."""
+
+decode: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
+"""Decode any event of a chat. Raises `msgspec.ValidationError` for a type unknown here."""
 
 decode_identity = msgspec.json.Decoder(Identity).decode
 """Decode the identity of any stored message."""

@@ -10,7 +10,7 @@ import msgspec
 
 from .errors import StartError
 from .probes import http_ok
-from .service import NotReady, Service
+from .service import Service
 
 NAME = "nats"
 HOST = "127.0.0.1"
@@ -63,23 +63,6 @@ def service(
         ready_s=120.0,
         stop_s=2.5,
     )
-
-
-async def check_answers(monitor_port: int, prefix: str) -> None:
-    """Return if someone subscribes to subjects with this prefix. Raises `NotReady`."""
-    connz = msgspec.json.decode(await http_ok(HOST, monitor_port, "/connz?subs=1"), type=_Connz)
-    for connection in connz.connections:
-        if any(subject.startswith(prefix) for subject in connection.subscriptions_list):
-            return
-    raise NotReady(f"nobody answers {prefix}* yet")
-
-
-class _Connection(msgspec.Struct):
-    subscriptions_list: list[str] = []
-
-
-class _Connz(msgspec.Struct):
-    connections: list[_Connection] = []
 
 
 class _JetStreamConfig(msgspec.Struct, frozen=True):

@@ -89,7 +89,7 @@ def choose(
 def _checked(name: str, port: int) -> int:
     why = why_not("127.0.0.1", port)
     if why:
-        setting = f"HIKYAKU_{name.upper()}"
+        setting = f"HIKYAKU_{name.partition(' ')[0].upper()}"
         raise UserError(f"{why}; set {setting} to another port, or to 0 for a free one")
     return port
 

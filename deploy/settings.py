@@ -156,7 +156,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = cast(LogLevel, _EDGE.log_level)
     worker_health_port: Annotated[
         PortOrFree,
-        Meta(description="HTTP health port of a worker; 0 means none (`hikyaku up`: a free one)."),
+        Meta(description="Metrics port of a worker; 0 means none, for `hikyaku up` a free one."),
     ] = _WORKER.health_port
 
     @property

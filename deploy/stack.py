@@ -7,7 +7,7 @@ from . import local_mongo, local_nats
 from .errors import UserError
 from .ports import choose, why_not
 from .probes import http_ok
-from .service import Probe, Service
+from .service import Service
 from .settings import Settings, edge_url, reachable_host
 from .settings_load import PREFIX
 
@@ -16,6 +16,8 @@ WORKERS = ("directory",)
 
 MAX_DRAIN_S = 5.0
 """`hikyaku up` stops within 10 s, so its edges may not take longer to send clients away."""
+
+LOOPBACK = "127.0.0.1"
 
 _HIKYAKU = (sys.executable, "-P", "-m", "deploy.cli")
 
@@ -30,7 +32,7 @@ def declare(settings: Settings, environ: Mapping[str, str]) -> list[Service]:
     servers = [*_own_nats(settings, ports, bare), *_own_mongo(settings, ports, bare)]
     names = tuple(server.name for server in servers)
     env = {**environ, **_child_environment(settings, ports)}
-    workers = [_worker(name, ports, env, after=names) for name in WORKERS]
+    workers = [_worker(name, ports[_health(name)], env, after=names) for name in WORKERS]
     nats = tuple(name for name in names if name == local_nats.NAME)
     edges = [
         _edge(settings, number, env, after=nats, uses=tuple(each.name for each in workers))
@@ -56,7 +58,14 @@ def _own_ports(settings: Settings) -> dict[str, int]:
         wanted["nats_monitor_port"] = settings.nats_monitor_port
     if not settings.mongo_url:
         wanted["mongo_port"] = settings.mongo_port
+    first = settings.worker_health_port
+    for number, name in enumerate(WORKERS):
+        wanted[_health(name)] = first and first + number
     return wanted
+
+
+def _health(worker: str) -> str:
+    return f"worker_health_port ({worker})"
 
 
 def _own_nats(settings: Settings, ports: dict[str, int], env: dict[str, str]) -> list[Service]:
@@ -99,28 +108,19 @@ def _child_environment(settings: Settings, ports: dict[str, int]) -> dict[str, s
     return env
 
 
-def _worker(
-    name: str, ports: dict[str, int], env: dict[str, str], *, after: tuple[str, ...]
-) -> Service:
+def _worker(name: str, port: int, env: dict[str, str], *, after: tuple[str, ...]) -> Service:
+    async def probe() -> None:
+        await http_ok(LOOPBACK, port, "/metrics")
+
     return Service(
         name=name,
         command=(*_HIKYAKU, "worker", name),
-        probe=_subscribed(name, ports.get("nats_monitor_port", 0)),
-        env=env,
-        address=f"svc.{name}.*",
+        probe=probe,
+        env={**env, "HIKYAKU_WORKER_HEALTH_PORT": str(port)},
+        address=f"http://{LOOPBACK}:{port}/metrics",
         after=after,
         stop_s=1.5,
     )
-
-
-def _subscribed(name: str, monitor_port: int) -> Probe:
-    """Ready when NATS has its subscriptions. Another NATS has no monitor here: running will do."""
-
-    async def probe() -> None:
-        if monitor_port:
-            await local_nats.check_answers(monitor_port, f"svc.{name}.")
-
-    return probe
 
 
 def _edge(

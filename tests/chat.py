@@ -160,7 +160,8 @@ async def open_socket(
         compression=None,
         ping_interval=None,
         open_timeout=WITHIN_S,
-        close_timeout=2,
+        close_timeout=5,
+        max_queue=None,
         max_size=None,
         proxy=None,
     )

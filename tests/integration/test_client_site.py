@@ -32,10 +32,15 @@ async def test_two_users_on_two_edges(site: Site) -> None:
         again = await alice.send("sdk-b", "hello", client_id=ack.client_id)
         assert (again.seq, again.message_id, again.duplicate) == (ack.seq, ack.message_id, True)
         await bob.typing(to="sdk-a")
+
+
+async def test_a_conflict_tells_where_the_chat_is(site: Site) -> None:
+    async with Client(site.edges[0].url, token("sdk-p")) as client:
+        ack = await client.send("sdk-q", "first")
         with pytest.raises(errors.Conflict) as conflict:
-            await bob.send("sdk-a", "late", expect_seq=ack.seq - 1)
+            await client.send("sdk-q", "late", expect_seq=ack.seq + 1)
         assert conflict.value.seq == ack.seq
-        assert (await bob.send("sdk-a", "in time", expect_seq=ack.seq)).seq > ack.seq
+        assert (await client.send("sdk-q", "in time", expect_seq=ack.seq)).seq > ack.seq
 
 
 async def test_many_sends_keep_their_order_through_the_rate_limit(site: Site) -> None:

@@ -76,6 +76,7 @@ class Link:
         self.authorization = socket.request.headers.get("Authorization", "")
         self.path = socket.request.path
         self.socket = socket
+        self.ignored: tuple[type, ...] = ()
 
     @property
     def cursor(self) -> str | None:
@@ -120,10 +121,12 @@ class Link:
         await self.socket.send(text)
 
     async def receive(self, kind: type[T]) -> T:
-        """Wait for the next frame of the client, which must be a `kind`."""
+        """Wait for the next frame of the client, which must be a `kind`; passes over `ignored`."""
         async with asyncio.timeout(WITHIN_S):
-            data = await self.socket.recv(decode=False)
-        frame: Request = decode_request(data)
+            while True:
+                frame: Request = decode_request(await self.socket.recv(decode=False))
+                if isinstance(frame, kind) or not isinstance(frame, self.ignored):
+                    break
         assert isinstance(frame, kind), f"{frame} instead of a {kind.__name__}"
         return frame
 

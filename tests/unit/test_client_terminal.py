@@ -70,6 +70,7 @@ async def chatting() -> AsyncIterator[tuple[ScriptedServer, Screen, Link]]:
         async with app.run_test(size=(80, 24)) as pilot:
             screen = Screen(app, pilot)
             link = await server.online()
+            link.ignored = (Typing,)
             await screen.sees("online", "header")
             yield server, screen, link
         await link.closed()
@@ -154,6 +155,7 @@ async def test_the_connection_is_in_the_header() -> None:
         await screen.sees("too many messages", "header")
         await screen.type("in between")
         link = await server.online()
+        link.ignored = (Typing,)
         await screen.sees("online", "header")
         await link.ack(await link.receive(Chat), seq=1)
         await screen.sees("in between  ✓ 1")
@@ -260,7 +262,7 @@ async def test_quitting_saves_where_one_was(how: str) -> None:
                 await screen.type(how)
             else:
                 await pilot.press(how)
-            await link.closed()
+        await link.closed()
         assert store.cursor == "e1:7"
 
 

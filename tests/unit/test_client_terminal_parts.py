@@ -75,8 +75,17 @@ def test_commands(line: str, command: object) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["/dm", "/", "/nonsense", "/group", "/group fly", "/group create t", "/group join"]
-    + ["/group leave now", '/group create t "open'],
+    [
+        "/dm",
+        "/",
+        "/nonsense",
+        "/group",
+        "/group fly",
+        "/group create t",
+        "/group join",
+        "/group leave now",
+        '/group create t "open',
+    ],
 )
 def test_what_is_wrong_is_said_how_to_write(line: str) -> None:
     command = parse(line)
@@ -286,7 +295,7 @@ def test_every_error_has_plain_words() -> None:
     ]
     for kind in kinds:
         if kind is errors.SendTimeout:
-            error: errors.ClientError = kind(sent=True)  # type: ignore[call-arg]
+            error: errors.ClientError = errors.SendTimeout(sent=True)
         elif issubclass(kind, errors.RequestFailed):
             error = kind("code", "the message")
         else:

@@ -1,3 +1,5 @@
+"""Settings: where they come from, what is refused, what processes and people are told."""
+
 import os
 import stat
 from pathlib import Path

@@ -1,0 +1,134 @@
+"""A durable pull consumer: fetch what there is, acknowledge what was done.
+
+Pulls are `no_wait` while there is work, and one message with a wait when there is none: the delay
+is that of the handler, not of a batch that fills. Several processes may share one consumer. What
+is not acknowledged comes again after `ack_wait_s`, possibly out of order: handlers commute.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import NamedTuple
+from uuid import uuid4
+
+import msgspec
+
+from .bus import Bus, status_of
+from .errors import Unavailable
+from .streams import NANOSECOND, Consumer
+
+WAIT_S = 5.0
+GRACE_S = 2.0
+
+_ENDED = (404, 408)
+
+
+class Delivery(NamedTuple):
+    """A message of the log. `delivered` counts from 1; `stored_ns` is the log's Unix time."""
+
+    seq: int
+    subject: str
+    data: bytes
+    delivered: int
+    stored_ns: int
+    pending: int
+    ack: str
+
+
+def durable(stream: str, name: str, *, subjects: list[str], ack_wait_s: float) -> Consumer:
+    """Declare a consumer of a stream from its beginning, without a limit of deliveries."""
+    return Consumer(
+        stream,
+        name,
+        {
+            "filter_subjects": subjects,
+            "deliver_policy": "all",
+            "ack_wait": int(ack_wait_s * NANOSECOND),
+            "max_deliver": -1,
+            "max_ack_pending": 20_000,
+            "max_waiting": 512,
+        },
+    )
+
+
+class Puller:
+    """Fetches from one consumer. Raises `Unavailable` when JetStream does not answer."""
+
+    def __init__(self, bus: Bus, consumer: Consumer):
+        self._bus = bus
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.name}"
+        self._inbox = f"_INBOX.{uuid4().hex}."
+        self._pulls = 0
+        self._found: list[Delivery] = []
+        self._wanted = 0
+        self._status = 0
+        self._changed = asyncio.Event()
+        self._sid = bus.subscribe(f"{self._inbox}*", self._on_message)
+        bus.on_connect(self._changed.set)
+
+    def close(self) -> None:
+        """Stop receiving."""
+        self._bus.unsubscribe(self._sid)
+
+    async def fetch(self, limit: int) -> list[Delivery]:
+        """What there is, at most `limit`; waits up to 5 s for the first. May be empty."""
+        await self._pull({"batch": limit, "no_wait": True}, limit, GRACE_S)
+        if not self._found:
+            expires = int(WAIT_S * NANOSECOND)
+            await self._pull({"batch": 1, "expires": expires}, 1, WAIT_S + GRACE_S)
+        found, self._found = self._found, []
+        return found
+
+    async def _pull(self, request: dict[str, object], limit: int, timeout_s: float) -> None:
+        """Ask, and wait for `limit` messages or the end of the pull."""
+        self._pulls += 1
+        self._wanted = len(self._found) + limit
+        self._status = 0
+        self._changed.clear()
+        inbox = f"{self._inbox}{self._pulls}"
+        self._bus.publish(self._subject, msgspec.json.encode(request), reply=inbox)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            if not self._found:
+                raise Unavailable(f"{self._subject} does not answer") from None
+        if self._status not in (0, *_ENDED) and not self._found:
+            raise Unavailable(f"{self._subject} answers {self._status}")
+
+    def _on_message(self, subject: bytes, reply: bytes, header: bytes | None, data: bytes) -> None:
+        status = status_of(header)
+        if not status:
+            # What an earlier pull asked for and came late is as welcome.
+            self._found.append(_delivery(subject.decode(), reply.decode(), data))
+            if len(self._found) >= self._wanted:
+                self._changed.set()
+        elif subject.decode() == f"{self._inbox}{self._pulls}":
+            self._status = status
+            self._changed.set()
+
+    def ack(self, deliveries: Iterable[Delivery]) -> None:
+        """These are done. If it is lost, they come again."""
+        commands = [b"PUB %b 0\r\n\r\n" % each.ack.encode() for each in deliveries]
+        if commands:
+            self._bus.write(b"".join(commands))
+
+    def working(self, deliveries: Iterable[Delivery]) -> None:
+        """These take longer; begin their `ack_wait_s` anew."""
+        commands = [b"PUB %b 4\r\n+WPI\r\n" % each.ack.encode() for each in deliveries]
+        if commands:
+            self._bus.write(b"".join(commands))
+
+    def retry(self, deliveries: Iterable[Delivery], delay_s: float) -> None:
+        """These failed; they come again after `delay_s`."""
+        body = b'-NAK {"delay":%d}' % int(delay_s * NANOSECOND)
+        commands = [
+            b"PUB %b %d\r\n%b\r\n" % (each.ack.encode(), len(body), body) for each in deliveries
+        ]
+        if commands:
+            self._bus.write(b"".join(commands))
+
+
+def _delivery(subject: str, ack: str, data: bytes) -> Delivery:
+    # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>
+    delivered, seq, _, stored_ns, pending = map(int, ack.split(".")[-5:])
+    return Delivery(seq, subject, data, delivered, stored_ns, pending, ack)

@@ -1,0 +1,70 @@
+"""Group frames: questions to the directory, and its answers as results."""
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from broker import directory, subjects
+
+from . import frames
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+async def answer(session: "Session", request: Any) -> None:
+    """Ask, and push the result once this edge has seen the events of the change."""
+    by = session.user.user_id
+    verb, question = _question(by, request)
+    if isinstance(question, directory.Members):
+        page = await session.edge.ask_directory(verb, question, directory.MemberPage)
+        members = msgspec.to_builtins(page.members)
+        session.push(frames.Result(id=request.id, members=members, more=page.more))
+        return
+    changed = await session.edge.ask_directory(verb, question, directory.Changed)
+    await session.edge.reached(changed.seq)
+    session.push(frames.Result(id=request.id, group=msgspec.to_builtins(changed.group)))
+
+
+def _question(by: str, request: Any) -> tuple[str, Any]:
+    """Verb and question of a group frame. Raises `InvalidName` for an id that can be none."""
+    group_id = request.group_id
+    if group_id is not None:
+        subjects.encode(group_id, "group_id")
+    for field in ("users", "members", "roles"):
+        for user in getattr(request, field, None) or ():
+            subjects.encode(user, field)
+    match request:
+        case frames.GroupCreate():
+            return "create", directory.Create(
+                by=by,
+                client_id=request.client_id,
+                name=request.name,
+                members=request.members,
+                kind=request.kind,
+                group_id=group_id,
+            )
+        case frames.GroupAdd():
+            return "add", directory.Add(by=by, group_id=group_id, users=request.users)
+        case frames.GroupRemove():
+            return "remove", directory.Remove(by=by, group_id=group_id, users=request.users)
+        case frames.GroupJoin():
+            return "join", directory.Join(by=by, group_id=group_id)
+        case frames.GroupLeave():
+            return "leave", directory.Leave(by=by, group_id=group_id)
+        case frames.GroupInfo():
+            return "info", directory.Info(by=by, group_id=group_id)
+        case frames.GroupMembers():
+            return "members", directory.Members(
+                by=by, group_id=group_id, after=request.after, limit=request.limit
+            )
+        case frames.GroupUpdate():
+            return "update", directory.Update(
+                by=by,
+                group_id=group_id,
+                name=request.name,
+                roles=request.roles,
+                mute=request.mute,
+            )
+        case _:
+            raise AssertionError(f"no directory question for {type(request).__name__}")
