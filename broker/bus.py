@@ -5,14 +5,16 @@ reconnects by itself (its buffer would reorder messages around a retry, and some
 it for good): `Bus` makes a fresh client after every failure, restores the subscriptions, and tells
 the listeners. Nothing is buffered while the connection is down; whoever writes learns at once.
 
-Relies on private parts of nats-py 2.16 (`_process_msg`, `_transport`); `tests/integration/
-test_bus.py` fails when they change.
+Relies on private parts of nats-py 2.16 (`_process_msg`, `_close`, `_pending`, `_transport`);
+`tests/integration/test_bus.py` fails when they change.
 """
 
 import asyncio
 import logging
 import random
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -27,12 +29,16 @@ RawHandler = Callable[[bytes, bytes, bytes | None, bytes], None]
 quick and synchronous. What it raises is logged and counted, and the connection lives on."""
 
 CONNECT_TIMEOUT_S = 2
+CLOSE_TIMEOUT_S = 1
 PING_INTERVAL_S = 1
 PINGS_OUTSTANDING = 2
 MAX_PAYLOAD_BYTES = 1_000_000
 WRITE_BUFFER_BYTES = 16 * 1024 * 1024
 FIRST_BACKOFF_S = 0.05
 LAST_BACKOFF_S = 0.5
+
+TRANSPORT_CLOSED = (OSError, RuntimeError)
+"""What a write raises (RuntimeError by uvloop) when a reset was not yet noticed by nats-py."""
 
 _log = logging.getLogger("hikyaku.bus")
 
@@ -78,6 +84,7 @@ class _Wire(Client):
     def __init__(self, dispatch: Callable[[int, bytes, bytes, bytes | None, bytes], None]):
         super().__init__()
         self._dispatch = dispatch
+        self.ended = asyncio.Event()
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
@@ -90,6 +97,20 @@ class _Wire(Client):
     def unsent_bytes(self) -> int:
         writer: Any = self._transport._io_writer  # type: ignore[union-attr]
         return int(writer.transport.get_write_buffer_size())
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        # nats-py waits in here until all is sent, and a paused server never takes it: so say first
+        # that this connection has ended, and give it nothing to wait for but the transport.
+        self.ended.set()
+        self._pending.clear()
+        self._pending_data_size = 0
+        await super()._close(status, do_cbs)
+
+    def abort(self) -> None:
+        """Drop the transport with what is unsent."""
+        writer: Any = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
 
 
 class _Subscription(NamedTuple):
@@ -116,7 +137,7 @@ class Bus:
         self._down_since: float | None = asyncio.get_running_loop().time()
         self._task: asyncio.Task[None] | None = None
         self._listeners: list[Callable[[], None]] = []
-        self.reconnects = 0
+        self._connects = 0
         self.handler_errors = 0
         self.subscribe(self._inbox + "*", self._on_answer)
 
@@ -148,6 +169,11 @@ class Bus:
         return self._up.is_set()
 
     @property
+    def reconnects(self) -> int:
+        """How often the connection came back."""
+        return max(0, self._connects - 1)
+
+    @property
     def down_s(self) -> float:
         """Seconds since the connection was lost; 0 while connected."""
         if self._down_since is None:
@@ -162,25 +188,27 @@ class Bus:
         except TimeoutError:
             raise Unavailable(f"NATS does not answer at {self.address}") from None
 
-    def on_connect(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after every connect, when the subscriptions stand again."""
+    def on_connect(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after every connect, when the subscriptions stand again.
+
+        Call what is returned to end that.
+        """
         self._listeners.append(listener)
+        return partial(self._listeners.remove, listener)
 
     async def _supervise(self) -> None:
         backoff_s = FIRST_BACKOFF_S
-        while True:
-            ended = asyncio.Event()
+        while not self._closed.is_set():
             wire = _Wire(self._dispatch)
-
-            async def on_closed(ended: asyncio.Event = ended) -> None:
-                ended.set()
-
             try:
-                await self._open(wire, on_closed)
+                await self._open(wire)
                 backoff_s = FIRST_BACKOFF_S
-                await ended.wait()
+                await wire.ended.wait()
+                wire.abort()
                 _log.warning("%s: connection to NATS at %s lost", self._name, self.address)
-            except (OSError, NatsError, TimeoutError) as error:
+            except Exception as error:
+                # Whatever it is (nats-py raises ValueError for a long greeting, uvloop RuntimeError
+                # for a reset connection), the next attempt may succeed.
                 _log.warning("%s: no NATS at %s: %s", self._name, self.address, error or "refused")
             finally:
                 self._lost()
@@ -188,7 +216,7 @@ class Bus:
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
             backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
 
-    async def _open(self, wire: _Wire, on_closed: Any) -> None:
+    async def _open(self, wire: _Wire) -> None:
         async with asyncio.timeout(CONNECT_TIMEOUT_S * (len(self._urls) + 1)):
             await wire.connect(
                 servers=list(self._urls),
@@ -201,25 +229,28 @@ class Bus:
                 max_outstanding_pings=PINGS_OUTSTANDING,
                 pending_size=0,
                 error_cb=self._on_error,
-                closed_cb=on_closed,
             )
             self._wire = wire
             for sid, each in self._subscriptions.items():
                 wire.write(f"SUB {each.subject} {each.queue} {sid}\r\n".encode())
             await wire.flush(CONNECT_TIMEOUT_S)
-        if self._down_since is not None:
-            self.reconnects += 1
+        self._connects += 1
         self._down_since = None
         self._up.set()
-        for listener in self._listeners:
-            listener()
+        for listener in list(self._listeners):
+            try:
+                listener()
+            except Exception:
+                _log.exception("%s: a listener failed", self._name)
 
     async def _dispose(self, wire: _Wire) -> None:
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await wire.close()
         except (OSError, NatsError, TimeoutError) as error:
             _log.debug("%s: closing a lost connection: %s", self._name, error)
+        finally:
+            wire.abort()
 
     def _lost(self) -> None:
         self._wire = None
@@ -240,14 +271,19 @@ class Bus:
         sid = self._next_sid
         self._next_sid += 1
         self._subscriptions[sid] = _Subscription(subject, queue, handler)
-        if self._wire is not None:
-            self._wire.write(f"SUB {subject} {queue} {sid}\r\n".encode())
+        self._tell(f"SUB {subject} {queue} {sid}\r\n".encode())
         return sid
 
     def unsubscribe(self, sid: int) -> None:
         """End a subscription; unknown ids are ignored."""
-        if self._subscriptions.pop(sid, None) and self._wire is not None:
-            self._wire.write(f"UNSUB {sid}\r\n".encode())
+        if self._subscriptions.pop(sid, None):
+            self._tell(f"UNSUB {sid}\r\n".encode())
+
+    def _tell(self, command: bytes) -> None:
+        """Write what the next connect would say as well, if there is a connection."""
+        if self._wire is not None:
+            with suppress(*TRANSPORT_CLOSED):
+                self._wire.write(command)
 
     def _dispatch(
         self, sid: int, subject: bytes, reply: bytes, header: bytes | None, data: bytes
@@ -273,9 +309,12 @@ class Bus:
         """Write protocol commands as one buffer. Raises `Unavailable` or `Overloaded` at once."""
         if self._wire is None or not self._up.is_set():
             raise Unavailable(f"NATS does not answer at {self.address}")
-        if self._wire.unsent_bytes() > WRITE_BUFFER_BYTES:
-            raise Overloaded("the connection to NATS does not keep up")
-        self._wire.write(commands)
+        try:
+            if self._wire.unsent_bytes() > WRITE_BUFFER_BYTES:
+                raise Overloaded("the connection to NATS does not keep up")
+            self._wire.write(commands)
+        except TRANSPORT_CLOSED:
+            raise Unavailable(f"the connection to NATS at {self.address} was lost") from None
 
     def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
         """Publish without an answer; at most once. Raises `Refused` when it is too large."""

@@ -299,7 +299,7 @@ class Committer:
         following = await self._log_reader.next(item.subject, item.expect_seq + 1)
         if following is not None and following[1] == item.msg_id:
             return Committed(following[0].seq, following[0].data)
-        present = await self._log_reader.last([item.subject], 2**63 - 1)
+        present = await self._log_reader.last([item.subject])
         raise Conflict(present[0].seq if present else 0)
 
     async def _first(self, seq: int) -> bytes:

@@ -11,9 +11,11 @@ from typing import NamedTuple
 from uuid import uuid4
 
 import msgspec
+from msgspec import Struct
 
 from .bus import Bus, status_of
 from .errors import Unavailable
+from .log import ApiError, api_error
 from .streams import NANOSECOND, Consumer
 
 WAIT_S = 5.0
@@ -48,6 +50,41 @@ def durable(stream: str, name: str, *, subjects: list[str], ack_wait_s: float) -
             "max_waiting": 512,
         },
     )
+
+
+class Progress(NamedTuple):
+    """All up to `floor` is acknowledged; `behind` messages are not yet."""
+
+    floor: int
+    behind: int
+
+    def reached(self, seq: int) -> bool:
+        """Whether all up to `seq` is done."""
+        return self.floor >= seq or self.behind == 0
+
+
+class _Floor(Struct):
+    stream_seq: int = 0
+
+
+class _Info(Struct):
+    ack_floor: _Floor = msgspec.field(default_factory=_Floor)
+    delivered: _Floor = msgspec.field(default_factory=_Floor)
+    num_pending: int = 0
+    num_ack_pending: int = 0
+    error: ApiError | None = None
+
+
+async def progress(bus: Bus, consumer: Consumer) -> Progress:
+    """How far a consumer is. Raises `Unavailable`, or `Refused` when there is none."""
+    subject = f"$JS.API.CONSUMER.INFO.{consumer.stream}.{consumer.name}"
+    reply = await bus.request(subject, timeout_s=GRACE_S)
+    info = msgspec.json.decode(reply.data, type=_Info)
+    if info.error is not None:
+        raise api_error(info.error)
+    behind = info.num_pending + info.num_ack_pending
+    floor = info.ack_floor.stream_seq if info.num_ack_pending else info.delivered.stream_seq
+    return Progress(floor, behind)
 
 
 class Puller:
@@ -115,15 +152,6 @@ class Puller:
     def working(self, deliveries: Iterable[Delivery]) -> None:
         """These take longer; begin their `ack_wait_s` anew."""
         commands = [b"PUB %b 4\r\n+WPI\r\n" % each.ack.encode() for each in deliveries]
-        if commands:
-            self._bus.write(b"".join(commands))
-
-    def retry(self, deliveries: Iterable[Delivery], delay_s: float) -> None:
-        """These failed; they come again after `delay_s`."""
-        body = b'-NAK {"delay":%d}' % int(delay_s * NANOSECOND)
-        commands = [
-            b"PUB %b %d\r\n%b\r\n" % (each.ack.encode(), len(body), body) for each in deliveries
-        ]
         if commands:
             self._bus.write(b"".join(commands))
 

@@ -97,6 +97,15 @@ class Reaction(Struct, tag="reaction", kw_only=True):
     client_id: str
 
 
+class ReadReceipt(Struct, tag="read_receipt", kw_only=True):
+    """A user has read a chat up to a message; on the user's own subject."""
+
+    chat_id: str
+    reader_id: str
+    last_read_msg_id: str
+    read_seq: int
+
+
 class Identity(Struct, kw_only=True):
     """What an acknowledgement says about a stored write."""
 
@@ -115,13 +124,15 @@ class Identity(Struct, kw_only=True):
 Message = Chat | GroupChat
 Change = MessageEdited | MessageDeleted | Reaction
 Membership = MemberAdded | MemberRemoved | GroupUpdated
-Event = Message | Change | Membership
+Event = Message | Change | Membership | ReadReceipt
 
 
 encode = msgspec.json.Encoder().encode
 """Encode an event as it is stored."""
 
-decode_membership = msgspec.json.Decoder(MemberAdded | MemberRemoved).decode
+decode_own: Callable[[bytes], MemberAdded | MemberRemoved | ReadReceipt] = msgspec.json.Decoder(
+    MemberAdded | MemberRemoved | ReadReceipt
+).decode
 """Decode an event of a user's own subject."""
 
 decode: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode

@@ -20,8 +20,6 @@ MULTI_LAST = 1024
 TIMEOUT_S = 5.0
 QUIET_S = 2.0
 
-_DIRECT_GET = f"$JS.API.DIRECT.GET.{STREAM}"
-
 
 class Stored(NamedTuple):
     """A stored event."""
@@ -107,14 +105,19 @@ def stored(reply: Reply) -> Stored:
 
 
 class Log:
-    """Reads the stream CHAT. Every method raises `Unavailable` when JetStream does not answer."""
+    """Reads a stream, CHAT unless told otherwise.
 
-    def __init__(self, bus: Bus):
+    Every method raises `Unavailable` when JetStream does not answer.
+    """
+
+    def __init__(self, bus: Bus, *, stream: str = STREAM):
         self._bus = bus
+        self._info = f"$JS.API.STREAM.INFO.{stream}"
+        self._direct_get = f"$JS.API.DIRECT.GET.{stream}"
 
     async def state(self, *, timeout_s: float = TIMEOUT_S) -> LogState:
         """Epoch, first and last sequence, as the stream's leader knows them."""
-        reply = await self._bus.request(f"$JS.API.STREAM.INFO.{STREAM}", timeout_s=timeout_s)
+        reply = await self._bus.request(self._info, timeout_s=timeout_s)
         info = _checked(reply)
         assert info.state is not None
         assert info.config is not None
@@ -123,13 +126,13 @@ class Log:
 
     async def get(self, seq: int) -> Stored | None:
         """The event at `seq`, or None if there is none (yet, on the replica that answered)."""
-        reply = await self._bus.request(_DIRECT_GET, b'{"seq":%d}' % seq, timeout_s=TIMEOUT_S)
+        reply = await self._bus.request(self._direct_get, b'{"seq":%d}' % seq, timeout_s=TIMEOUT_S)
         return None if reply.status else stored(reply)
 
     async def next(self, subject: str, seq: int) -> tuple[Stored, str] | None:
         """The first event of `subject` at or after `seq`, with its `Nats-Msg-Id`."""
         request = msgspec.json.encode({"next_by_subj": subject, "seq": seq})
-        reply = await self._bus.request(_DIRECT_GET, request, timeout_s=TIMEOUT_S)
+        reply = await self._bus.request(self._direct_get, request, timeout_s=TIMEOUT_S)
         if reply.status:
             return None
         assert reply.header is not None
@@ -152,12 +155,12 @@ class Log:
             return 0, 0
         return page.pending + 1, page.events[0].seq
 
-    async def last(self, filters: list[str], up_to_seq: int) -> list[Stored]:
-        """The last event at or before `up_to_seq` of each subject that matches a filter.
+    async def last(self, filters: list[str], up_to_seq: int | None = None) -> list[Stored]:
+        """The last event, at or before `up_to_seq` if given, of each subject that matches a filter.
 
         Any number of subjects: past JetStream's limit of 1,024 an answer, they are listed first.
         """
-        if up_to_seq < 1 or not filters:
+        if (up_to_seq is not None and up_to_seq < 1) or not filters:
             return []
         try:
             found: list[Stored] = []
@@ -171,10 +174,11 @@ class Log:
                 found += await self._last(subjects[start : start + MULTI_LAST], up_to_seq)
             return found
 
-    async def _last(self, filters: list[str], up_to_seq: int) -> list[Stored]:
-        return (
-            await self._batch({"multi_last": filters, "batch": MULTI_LAST, "up_to_seq": up_to_seq})
-        ).events
+    async def _last(self, filters: list[str], up_to_seq: int | None) -> list[Stored]:
+        request: dict[str, object] = {"multi_last": filters, "batch": MULTI_LAST}
+        if up_to_seq is not None:
+            request["up_to_seq"] = up_to_seq
+        return (await self._batch(request)).events
 
     async def _subjects(self, filters: list[str]) -> list[str]:
         found: set[str] = set()
@@ -182,8 +186,8 @@ class Log:
             offset = 0
             while True:
                 request = msgspec.json.encode({"subjects_filter": each, "offset": offset})
-                subject = f"$JS.API.STREAM.INFO.{STREAM}"
-                info = _checked(await self._bus.request(subject, request, timeout_s=TIMEOUT_S))
+                reply = await self._bus.request(self._info, request, timeout_s=TIMEOUT_S)
+                info = _checked(reply)
                 assert info.state is not None
                 page = info.state.subjects or {}
                 found.update(page)
@@ -215,13 +219,13 @@ class Log:
             elif status == 413:
                 done.set_exception(_TooMany(reply.header))
             elif status == 503:
-                done.set_exception(Unavailable(f"nobody answers {_DIRECT_GET}"))
+                done.set_exception(Unavailable(f"nobody answers {self._direct_get}"))
             else:
                 done.set_exception(Refused(status, repr(reply.header)))
 
         number, inbox = self._bus.expect(on_reply)
         try:
-            command = f"PUB {_DIRECT_GET} {inbox} ".encode()
+            command = f"PUB {self._direct_get} {inbox} ".encode()
             payload = msgspec.json.encode(request)
             self._bus.write(b"%b%d\r\n%b\r\n" % (command, len(payload), payload))
             while True:
@@ -230,7 +234,7 @@ class Log:
                         return Page(events, await asyncio.shield(done))
                 except TimeoutError:
                     if len(events) == progress:
-                        raise Unavailable(f"{_DIRECT_GET} fell silent") from None
+                        raise Unavailable(f"{self._direct_get} fell silent") from None
                     progress = len(events)
         finally:
             self._bus.forget(number)

@@ -83,11 +83,6 @@ def bucket(name: str, config: BrokerConfig) -> Stream:
     )
 
 
-def declared(config: BrokerConfig) -> list[Stream]:
-    """Everything a site needs, in order of creation."""
-    return [chat_stream(config), bucket("machines", config)]
-
-
 async def ensure(bus: Bus, streams: list[Stream], consumers: list[Consumer] | None = None) -> None:
     """Create what is missing and update what differs.
 

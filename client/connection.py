@@ -20,12 +20,8 @@ from websockets.exceptions import ConnectionClosed
 from edge.frames import (
     Ack,
     CaughtUp,
-    ChatEvent,
     Error,
-    GroupChatEvent,
-    GroupUpdated,
-    MemberAdded,
-    MemberRemoved,
+    Event,
     Ping,
     Pong,
     Result,
@@ -54,8 +50,6 @@ SILENCE_S = 10.0
 PROBE_S = 10.0
 PROTOCOL_ERROR = 1002
 PONG = encode(Pong())
-
-DurableEvent = ChatEvent | GroupChatEvent | MemberAdded | MemberRemoved | GroupUpdated
 
 
 class Resync(Exception):
@@ -178,28 +172,23 @@ class Connection:
 
     async def _take(self, frame: ServerFrame | None) -> None:
         match frame:
-            case None | Welcome():
-                return
             case Ping():
                 await self._pong()
             case Ack() | Result():
                 self._sender.answered(frame)
             case Error():
                 self._sender.refused(frame)
-            case TypingEvent():
-                if not self._shedding and not self._inbox.full:
-                    self._inbox.put(frame, None)
+            case Event():
+                if await self._room() and self._tracker.admit(frame):
+                    self._inbox.put(frame, self._tracker.position)
             case CaughtUp():
                 if await self._room():
                     with _cursor_from_server():
                         frame = self._tracker.caught_up(frame)
                     self._inbox.put(frame, self._tracker.position)
-            case _:
-                await self._deliver(frame)
-
-    async def _deliver(self, event: DurableEvent) -> None:
-        if await self._room() and self._tracker.admit(event):
-            self._inbox.put(event, self._tracker.position)
+            case TypingEvent():
+                if not self._shedding and not self._inbox.full:
+                    self._inbox.put(frame, None)
 
     async def _room(self) -> bool:
         """Wait for a place in the inbox. False: read on, and drop what would have gone there."""

@@ -3,23 +3,13 @@
 import asyncio
 from collections import deque
 
-from edge.frames import (
-    CaughtUp,
-    ChatEvent,
-    GroupChatEvent,
-    GroupUpdated,
-    MemberAdded,
-    MemberRemoved,
-    TypingEvent,
-)
+from edge.frames import CaughtUp, Event, TypingEvent
 
 from .errors import ClientError
 from .position import Position
 
-ClientEvent = (
-    ChatEvent | GroupChatEvent | MemberAdded | MemberRemoved | GroupUpdated | TypingEvent | CaughtUp
-)
-"""What `async for event in client` gives."""
+ClientEvent = Event | TypingEvent | CaughtUp
+"""What `async for event in client` gives; the kinds of `Event` are those of `edge.frames`."""
 
 
 class Inbox:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from random import random
 from typing import NoReturn
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -37,6 +38,7 @@ OPEN_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 1.0
 FRAME_MAX_BYTES = 8 * 1024 * 1024
 FRAMES_READ_AHEAD = 16
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _TRY_AGAIN_STATUS = {
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.TOO_EARLY,
@@ -135,6 +137,7 @@ async def _open(uri: str, token: str) -> ClientConnection | Ended:
             compression=None,
             open_timeout=OPEN_WITHIN_S,
             close_timeout=CLOSE_WITHIN_S,
+            proxy=None if urlsplit(uri).hostname in _LOOPBACK else True,
             ping_interval=None,  # a paused reader would not see the pong; `Connection` asks itself
             max_size=FRAME_MAX_BYTES,
             max_queue=FRAMES_READ_AHEAD,

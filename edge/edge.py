@@ -12,16 +12,17 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, TypeVar
 
-from broker import directory, subjects
+from broker import directory, query, subjects
 from broker.bus import Bus
 from broker.committer import Committer
+from broker.declared import declared
 from broker.errors import BrokerError, Unavailable
 from broker.feed import Feed
 from broker.log import Log
 from broker.machine import MachineLease
 from broker.requests import ask
 from broker.snowflake import Snowflake
-from broker.streams import declared, ensure
+from broker.streams import ensure
 
 from .close_codes import CloseCode
 from .config import EdgeConfig
@@ -197,6 +198,11 @@ class Edge:
         """Ask the directory. Raises `Failure` for its no, `Unavailable` for no answer."""
         timeout_s = self.config.request_timeout_s
         return await ask(self.asking, directory.SERVICE, verb, question, answer, timeout_s)
+
+    async def ask_query(self, verb: str, question: Any, answer: type[_T]) -> _T:
+        """Ask about the past. Raises `Failure` for a no, `Unavailable` for no answer."""
+        timeout_s = self.config.request_timeout_s
+        return await ask(self.asking, query.SERVICE, verb, question, answer, timeout_s)
 
     async def _ask_chats(self, question: directory.Chats) -> directory.Memberships:
         return await self.ask_directory("chats", question, directory.Memberships)

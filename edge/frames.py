@@ -16,6 +16,8 @@ UserId = Annotated[str, Meta(min_length=1, max_length=64)]
 GroupId = Annotated[str, Meta(min_length=1, max_length=64)]
 ContentType = Annotated[str, Meta(min_length=1, max_length=64)]
 MessageId = Annotated[str, Meta(pattern=r"^[0-9]{1,20}$")]
+ChatId = Annotated[str, Meta(min_length=1, max_length=400)]
+Emoji = Annotated[str, Meta(min_length=1, max_length=64)]
 Seq = Annotated[int, Meta(ge=0)]
 FileId = Annotated[str, Meta(min_length=1, max_length=128)]
 GroupName = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -79,6 +81,70 @@ class GroupChat(Send, tag="group_chat", kw_only=True):
     """A message to a group."""
 
     group_id: GroupId
+
+
+class Edit(Struct, tag="edit", kw_only=True):
+    """Change the content of an own message."""
+
+    client_id: ClientId
+    chat_id: ChatId
+    message_id: MessageId
+    content: str
+    id: RequestId | None = None
+
+
+class Delete(Struct, tag="delete", kw_only=True):
+    """Delete an own message, or any as an admin of the group."""
+
+    client_id: ClientId
+    chat_id: ChatId
+    message_id: MessageId
+    id: RequestId | None = None
+
+
+class React(Struct, tag="react", kw_only=True):
+    """Put an emoji on a message, or take it back."""
+
+    client_id: ClientId
+    chat_id: ChatId
+    message_id: MessageId
+    emoji: Emoji
+    remove: bool = False
+    id: RequestId | None = None
+
+
+class ReadReceipt(Struct, tag="read_receipt", kw_only=True):
+    """The user has read a chat up to this message."""
+
+    chat_id: ChatId
+    last_read_msg_id: MessageId
+    id: RequestId | None = None
+
+
+class History(Struct, tag="history", kw_only=True):
+    """Messages of a chat, newest first, between two messages of it."""
+
+    chat_id: ChatId
+    before: MessageId | None = None
+    after: MessageId | None = None
+    thread: MessageId | None = None
+    limit: Annotated[int, Meta(ge=1)] = 50
+    id: RequestId | None = None
+
+
+class Chats(Struct, tag="chats", kw_only=True):
+    """The user's chats, that of the last message first."""
+
+    limit: Annotated[int, Meta(ge=1, le=200)] = 50
+    after: ChatId | None = None
+    id: RequestId | None = None
+
+
+class Unread(Struct, tag="unread", kw_only=True):
+    """How many messages are unread in these chats."""
+
+    chat_ids: Annotated[list[ChatId], Meta(min_length=1, max_length=200)]
+    id: RequestId | None = None
 
 
 class Typing(Struct, tag="typing", kw_only=True):
@@ -171,6 +237,13 @@ Request = (
     Connect
     | Chat
     | GroupChat
+    | Edit
+    | Delete
+    | React
+    | ReadReceipt
+    | History
+    | Chats
+    | Unread
     | Typing
     | GroupCreate
     | GroupAdd
@@ -319,7 +392,12 @@ class Result(Struct, tag="result", kw_only=True, omit_defaults=True):
     id: RequestId | None = None
     group: dict[str, Any] | None = None
     members: list[dict[str, Any]] | None = None
-    more: bool | None = None
+    messages: list[dict[str, Any]] | None = None
+    chats: list[dict[str, Any]] | None = None
+    counts: dict[str, int] | None = None
+    more: bool | list[str] | None = None
+    chat_id: str | None = None
+    last_read_msg_id: str | None = None
     expires_at: int | None = None
 
 
@@ -360,6 +438,41 @@ class GroupChatEvent(Event, tag="group_chat", kw_only=True):
     thread: str | None = None
     attachments: list[str] = []
     mentions: list[str] = []
+
+
+class MessageEdited(Event, tag="message_edited", kw_only=True):
+    """A message has new content."""
+
+    id: str
+    from_: str = field(name="from")
+    content: str
+    edited_at: int
+
+
+class MessageDeleted(Event, tag="message_deleted", kw_only=True):
+    """A message is gone."""
+
+    id: str
+    from_: str = field(name="from")
+    deleted_at: int
+
+
+class Reaction(Event, tag="reaction", kw_only=True):
+    """Someone put an emoji on a message, or took it back."""
+
+    id: str
+    from_: str = field(name="from")
+    emoji: str
+    removed: bool
+
+
+class ReadReceiptEvent(Struct, tag="read_receipt", kw_only=True):
+    """A user has read a chat up to a message. With `seq` when it is about oneself."""
+
+    chat_id: str
+    reader_id: str
+    last_read_msg_id: str
+    seq: int | None = None
 
 
 class MemberAdded(Event, tag="member_added", kw_only=True):
@@ -408,6 +521,10 @@ ServerFrame = (
     | Result
     | ChatEvent
     | GroupChatEvent
+    | MessageEdited
+    | MessageDeleted
+    | Reaction
+    | ReadReceiptEvent
     | MemberAdded
     | MemberRemoved
     | GroupUpdated

@@ -14,6 +14,7 @@ from .rates import TokenBucket
 from .socket import text_frame
 
 if TYPE_CHECKING:
+    from .past import Reading
     from .session import Session
 
 TYPING_CHATS = 256
@@ -26,7 +27,16 @@ class User:
     has answered; what happens in between is kept in `changes` and applied on top of the answer.
     """
 
-    __slots__ = ("changes", "groups", "messages", "sessions", "token", "typed_at", "user_id")
+    __slots__ = (
+        "changes",
+        "groups",
+        "messages",
+        "reading",
+        "sessions",
+        "token",
+        "typed_at",
+        "user_id",
+    )
 
     def __init__(self, user_id: str, messages: TokenBucket):
         self.user_id = user_id
@@ -36,6 +46,7 @@ class User:
         self.changes: list[tuple[str, str | None]] = []
         self.messages = messages
         self.typed_at: dict[str, float] = {}
+        self.reading: dict[str, Reading] = {}
 
     def may_type(self, chat_id: str, now: float, interval_s: float) -> bool:
         """Whether a typing signal may go out now: one for each chat in `interval_s`."""
@@ -143,10 +154,10 @@ class Hub:
                 self._on_own_event(user, seq, stored)
 
     def _on_own_event(self, user: User, seq: int, stored: bytes) -> None:
-        event = events.decode_membership(stored)
+        event = events.decode_own(stored)
         if isinstance(event, events.MemberAdded):
             self._set_group(user, event.chat_id, event.kind)
-        else:
+        elif isinstance(event, events.MemberRemoved):
             self._set_group(user, event.chat_id, None)
         self._hand(user.sessions, seq, stored)
 

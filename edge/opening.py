@@ -94,9 +94,11 @@ async def _open(
     session.expire_at(claims.expires_at)
     if user.groups is None:
         edge.hub.set_groups(user, await edge.memberships.groups_of(claims.user_id))
+    cursor = None if text is None else parse_cursor(text)
+    if cursor is not None and cursor.epoch == feed.epoch and cursor.seq > feed.position:
+        await _catch_up(edge, cursor.seq)
     # Only now: from the moment the groups are known, the hub holds back all that comes.
     start = feed.position
-    cursor = None if text is None else parse_cursor(text)
     recoverable = cursor is not None and cursor.epoch == feed.epoch and cursor.seq <= start
     since = cursor if cursor is not None and recoverable else Cursor(feed.epoch, start)
     edge.counters.connects += 1
@@ -124,6 +126,12 @@ async def _open(
             )
         )
     session.release(start)
+
+
+async def _catch_up(edge: Edge, seq: int) -> None:
+    """Wait until this edge is where the one was that the client comes from, if the log is there."""
+    if seq <= (await edge.log.state()).last_seq:
+        await edge.reached(seq)
 
 
 async def _replay(
@@ -162,7 +170,7 @@ async def _joined(log: Log, own: str, after: int, up_to: int) -> dict[str, int]:
     while seq <= up_to:
         page = await log.read(own, seq)
         for stored in page.events:
-            event = events.decode_membership(stored.data)
+            event = events.decode_own(stored.data)
             if isinstance(event, events.MemberAdded):
                 joined[event.chat_id] = stored.seq
         if not page.pending:

@@ -17,7 +17,7 @@ from broker.errors import BrokerError, Conflict, InvalidName, Overloaded, Unavai
 from broker.requests import Failure
 from broker.snowflake import unix_ms
 
-from . import frames, groups, writes
+from . import frames, groups, past, writes
 from .close_codes import CloseCode
 from .rates import MALFORMED_PER_MINUTE, Strikes, TokenBucket
 from .socket import ChatSocket, text_frame
@@ -115,6 +115,16 @@ class Session:
                 pass
             case frames.Typing():
                 writes.typing(self, request, now)
+            case frames.Edit() | frames.Delete() | frames.React():
+                self.question(request, writes.change(self, request))
+            case frames.ReadReceipt():
+                self._read(request)
+            case frames.History():
+                self.question(request, past.history(self, request))
+            case frames.Chats():
+                self.question(request, past.chats(self, request))
+            case frames.Unread():
+                self.question(request, past.unread(self, request))
             case frames.Refresh():
                 self.question(request, self._refresh(request))
             case frames.Connect():
@@ -290,6 +300,14 @@ class Session:
             self.error("unavailable", str(error), request, retry_after_ms=10_000)
         finally:
             self._questions -= 1
+
+    def _read(self, request: frames.ReadReceipt) -> None:
+        try:
+            past.read(self, request)
+        except Failure as failure:
+            self.error(failure.code, failure.message, request)
+        except InvalidName as error:
+            self.broker_error(error, request)
 
     async def _refresh(self, request: frames.Refresh) -> None:
         claims = await self.edge.tokens.verify(request.token)

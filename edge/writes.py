@@ -6,9 +6,10 @@
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from broker import events, subjects
+from broker import events, query, subjects
 from broker.committer import Committed, Outcome
 from broker.errors import BrokerError, InvalidName
+from broker.requests import Failure
 from broker.snowflake import unix_ms
 
 from . import frames
@@ -32,6 +33,74 @@ def group_chat(session: "Session", request: frames.GroupChat, now: float) -> Non
     chat_id = own_group(session, request.group_id, request)
     if chat_id is not None:
         _send(session, request, chat_id, now)
+
+
+def own_chat(session: "Session", chat_id: str) -> None:
+    """Raises `Failure` unless the user is in the chat."""
+    kind, tokens = subjects.parse(chat_id)
+    user = session.user
+    if kind == "dm" and user.token in tokens:
+        return
+    if kind == "group" and chat_id in (user.groups or ()):
+        return
+    raise Failure("not_member", f"you are not in the chat {chat_id!r}")
+
+
+async def change(session: "Session", request: frames.Edit | frames.Delete | frames.React) -> None:
+    """Edit, delete, or react: if the user may, an event of the log like any other."""
+    own_chat(session, request.chat_id)
+    if isinstance(request, frames.Edit):
+        check_content(session, request.content)
+    edge, user = session.edge, session.user
+    question = query.FindMessage(
+        chat_id=request.chat_id, message_id=request.message_id, by=user.user_id
+    )
+    found = await edge.ask_query("message", question, query.FoundMessage)
+    if isinstance(request, frames.Edit) and found.author != user.user_id:
+        raise Failure("forbidden", "only its author edits a message")
+    if isinstance(request, frames.Delete) and not (found.author == user.user_id or found.manager):
+        raise Failure("forbidden", "only its author or an admin of the group deletes a message")
+    if found.deleted and not isinstance(request, frames.Delete):
+        raise Failure("not_found", "the message was deleted")
+    if (wait_s := user.messages.take(edge.now())) > 0:
+        session.refuse_rate(edge.now(), wait_s, request)
+        return
+    timestamp = unix_ms()
+    edge.committer.submit(
+        request.chat_id,
+        events.encode(_changed(request, user.user_id, timestamp)),
+        msg_id=subjects.message_id_header(user.user_id, request.client_id),
+        done=partial(_acked, session, request, request.message_id, request.chat_id, timestamp),
+    )
+
+
+def _changed(
+    request: frames.Edit | frames.Delete | frames.React, user_id: str, timestamp: int
+) -> events.Change:
+    common: dict[str, Any] = {
+        "id": request.message_id,
+        "chat_id": request.chat_id,
+        "from_": user_id,
+        "client_id": request.client_id,
+    }
+    match request:
+        case frames.Edit():
+            return events.MessageEdited(content=request.content, edited_at=timestamp, **common)
+        case frames.Delete():
+            return events.MessageDeleted(deleted_at=timestamp, **common)
+        case frames.React():
+            return events.Reaction(
+                emoji=request.emoji, removed=request.remove, timestamp=timestamp, **common
+            )
+
+
+def check_content(session: "Session", content: str) -> None:
+    """Raises `Failure` for content over the limit, or an edit to nothing."""
+    if not content:
+        raise Failure("invalid", "content: must not be empty; delete the message instead")
+    limit = session.edge.config.limits.content_bytes
+    if len(content.encode()) > limit:
+        raise Failure("too_large", f"content: at most {limit} bytes of UTF-8")
 
 
 def own_group(session: "Session", group_id: str, request: Any) -> str | None:
@@ -77,7 +146,7 @@ def _send(
 
 def _acked(
     session: "Session",
-    request: frames.Chat | frames.GroupChat,
+    request: frames.Chat | frames.GroupChat | frames.Edit | frames.Delete | frames.React,
     message_id: str,
     chat_id: str,
     timestamp: int,

@@ -109,6 +109,11 @@ class Directory:
                 await self._role(group_id, by, None)
             return await self._record(group, None)
 
+    async def role(self, group_id: str, user: str) -> Role:
+        """A member's role. Raises `NotMember`."""
+        with self._database.errors():
+            return await self._role(group_id, user, None)
+
     async def members(
         self, by: str, group_id: str, *, after: str | None, limit: int
     ) -> tuple[list[tuple[str, Role]], bool]:

@@ -17,16 +17,11 @@ from pymongo.errors import BulkWriteError
 
 from broker import events, subjects
 
+from . import documents
 from .database import Database, Document
+from .documents import Entry
 
 DUPLICATE_KEY = 11000
-
-
-class Entry(NamedTuple):
-    """An event of the log with its sequence."""
-
-    seq: int
-    event: events.Message | events.Change
 
 
 class Rejected(NamedTuple):
@@ -71,7 +66,7 @@ class Messages:
         messages = [each for each in entries if isinstance(each.event, events.Message)]
         changes = [each for each in entries if not isinstance(each.event, events.Message)]
         rejected: list[Rejected] = []
-        present = await self._bulk([InsertOne(_document(each)) for each in messages], messages)
+        present = await self._bulk([InsertOne(documents.new(each)) for each in messages], messages)
         again = [entry for entry, code, _ in present if code == DUPLICATE_KEY]
         rejected += [Rejected(e.seq, why) for e, code, why in present if code != DUPLICATE_KEY]
         updates = [(each, _completion(each)) for each in again]
@@ -120,41 +115,14 @@ class Messages:
                 await self._chats.bulk_write(updates, ordered=False)
 
 
-def _document(entry: Entry) -> Document:
-    event = entry.event
-    assert isinstance(event, events.Message)
-    document: Document = {
-        "_id": Int64(event.id),
-        "chat": event.chat_id,
-        "seq": Int64(entry.seq),
-        "at": Int64(event.timestamp),
-        "from": event.from_,
-        "client_id": event.client_id,
-        "content": event.content,
-        "content_type": event.content_type,
-    }
-    if event.reply_to is not None:
-        document["reply_to"] = event.reply_to
-    if event.thread is not None:
-        document["thread"] = Int64(event.thread)
-    if event.attachments:
-        document["attachments"] = event.attachments
-    if event.mentions:
-        document["mentions"] = event.mentions
-    return document
-
-
-_CONTENT = ("content", "content_type", "attachments", "mentions")
-
-
 def _completion(entry: Entry) -> UpdateOne:
     """Complete the document that a change left behind; changes nothing of a complete one."""
-    document = _document(entry)
+    document = documents.new(entry)
     key = document.pop("_id")
     kept: Document = {}
     for name, value in document.items():
         literal = {"$literal": value}
-        if name in _CONTENT:
+        if name in documents.CONTENT:
             changed = {"$or": ["$deleted_seq", {"$and": ["$edited_seq", name == "content"]}]}
             kept[name] = {"$cond": [changed, f"${name}", literal]}
         else:
@@ -191,10 +159,10 @@ def _change(entry: Entry) -> UpdateOne:
                         "deleted_seq": {"$cond": [first, seq, "$deleted_seq"]},
                     }
                 },
-                {"$unset": [*_CONTENT, "reactions", "edited_at", "edited_seq"]},
+                {"$unset": [*documents.CONTENT, "reactions", "edited_at", "edited_seq"]},
             ]
         case events.Reaction():
-            key = f"reactions.{event.emoji.encode().hex()}_{event.from_.encode().hex()}"
+            key = f"reactions.{documents.reaction_key(event)}"
             reaction = {
                 "emoji": {"$literal": event.emoji},
                 "user": {"$literal": event.from_},

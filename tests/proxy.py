@@ -1,88 +1,174 @@
-"""A TCP proxy between an edge and NATS that can hold back what NATS says."""
+"""A TCP proxy that misbehaves on demand: it delays, holds, or drops bytes, and resets connections.
+
+What it holds is not lost: after `release` it still reaches the other side, even if whoever sent it
+has gone meanwhile, as bytes do that were already on the way.
+"""
 
 import asyncio
-from types import TracebackType
+from contextlib import suppress
 
 from deploy.ports import free_port
 
-CHUNK = 65_536
+CHUNK_BYTES = 64 * 1024
+CHUNKS = 1024
 
 
-class NatsProxy:
-    """Passes everything on, until `hold` stops what NATS sends on one kind of connection.
+class Direction:
+    """What happens to the bytes that go one way."""
 
-    An edge names its connections `… publish`, `… live` and `… ask`. Use as a context manager.
-    """
+    def __init__(self) -> None:
+        self.delay_s = 0.0
+        self.dropping = False
+        self.dropped_bytes = 0
+        self.held_bytes = 0
+        self._open = asyncio.Event()
+        self._open.set()
 
-    def __init__(self, port: int):
-        self._target = port
-        self.port = free_port([port])
+    def hold(self) -> None:
+        """Let nothing pass until `release`: a black hole."""
+        self._open.clear()
+
+    def release(self) -> None:
+        self._open.set()
+
+    def clear(self) -> None:
+        """Behave well again."""
+        self.delay_s = 0.0
+        self.dropping = False
+        self.release()
+
+    async def pass_on(self, chunk: bytes) -> bool:
+        """Wait as long as the chunk has to; false if it gets lost."""
+        if self.dropping:
+            self.dropped_bytes += len(chunk)
+            return False
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        if not self._open.is_set():
+            self.held_bytes += len(chunk)
+            await self._open.wait()
+        return True
+
+
+class _Link:
+    """One connection of a client and the one to the server that belongs to it."""
+
+    def __init__(self, proxy: "Proxy", reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        self._proxy = proxy
+        self._client = (reader, writer)
+        self._writers = [writer]
+
+    async def run(self) -> None:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._proxy.target_port)
+        except OSError:
+            self.reset()
+            return
+        self._writers.append(writer)
+        up = asyncio.create_task(self._carry(self._client[0], writer, self._proxy.up))
+        down = asyncio.create_task(self._carry(reader, self._client[1], self._proxy.down))
+        try:
+            await asyncio.gather(up, down)
+        finally:
+            up.cancel()
+            down.cancel()
+            await asyncio.wait([up, down])
+
+    async def _carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: Direction
+    ) -> None:
+        chunks: asyncio.Queue[bytes] = asyncio.Queue(CHUNKS)
+        source = asyncio.create_task(self._read(reader, chunks))
+        gone = False
+        try:
+            while chunk := await chunks.get():
+                if await direction.pass_on(chunk) and not gone:
+                    try:
+                        writer.write(chunk)
+                        await writer.drain()
+                    except (OSError, RuntimeError):
+                        # RuntimeError is uvloop's for a transport that is closed.
+                        gone = True
+            with suppress(OSError, RuntimeError):
+                writer.write_eof()
+        finally:
+            source.cancel()
+            await asyncio.wait([source])
+
+    async def _read(self, reader: asyncio.StreamReader, chunks: "asyncio.Queue[bytes]") -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(CHUNK_BYTES):
+                await chunks.put(chunk)
+        await chunks.put(b"")
+
+    def reset(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def closed(self) -> None:
+        for writer in self._writers:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+
+class Proxy:
+    """Listens on a free loopback port in front of `target_port`. Use as a context manager."""
+
+    def __init__(self, target_port: int):
+        self.target_port = target_port
+        self.port = free_port({target_port})
         self.url = f"nats://127.0.0.1:{self.port}"
-        self._gates: dict[bytes, asyncio.Event] = {}
-        self._server: asyncio.Server
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.up = Direction()
+        """From the client to the server."""
+        self.down = Direction()
+        """From the server to the client."""
+        self.refusing = False
+        """Whether new connections are reset at once."""
+        self.connections = 0
+        self._links: dict[asyncio.Task[None], _Link] = {}
+        self._server: asyncio.Server | None = None
 
-    def hold(self, kind: str) -> None:
-        self._gate(kind.encode()).clear()
-
-    def release(self, kind: str) -> None:
-        self._gate(kind.encode()).set()
-
-    def _gate(self, kind: bytes) -> asyncio.Event:
-        if kind not in self._gates:
-            self._gates[kind] = asyncio.Event()
-            self._gates[kind].set()
-        return self._gates[kind]
-
-    async def __aenter__(self) -> "NatsProxy":
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
+    async def __aenter__(self) -> "Proxy":
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         return self
 
-    async def __aexit__(
-        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
         self._server.close()
-        for task in list(self._tasks):
+        self.clear()
+        links = dict(self._links)
+        for task, link in links.items():
+            link.reset()
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if links:
+            await asyncio.wait(links)
+        await self._server.wait_closed()
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def clear(self) -> None:
+        """Behave well again; what was held goes on its way."""
+        self.up.clear()
+        self.down.clear()
+        self.refusing = False
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        above, below = await asyncio.open_connection("127.0.0.1", self._target)
+    def reset(self) -> None:
+        """Reset every connection, both sides; what is held is lost with them."""
+        for link in self._links.values():
+            link.reset()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        link = _Link(self, reader, writer)
+        if self.refusing:
+            link.reset()
+            return
+        task = asyncio.create_task(self._run(link))
+        self._links[task] = link
+        task.add_done_callback(lambda done: self._links.pop(done))
+
+    async def _run(self, link: _Link) -> None:
         try:
-            writer.write(await above.readline())
-            said = await reader.readline()
-            below.write(said)
-            kind = next(each for each in (b"live", b"publish", b"ask") if each in said)
-            tasks = [
-                asyncio.create_task(_pump(reader, below, None)),
-                asyncio.create_task(_pump(above, writer, self._gate(kind))),
-            ]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
-        except ConnectionError:
-            pass
+            await link.run()
         finally:
-            below.close()
-            writer.close()
-
-
-async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event | None
-) -> None:
-    try:
-        while data := await reader.read(CHUNK):
-            if gate is not None:
-                await gate.wait()
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
+            link.reset()
+            await link.closed()

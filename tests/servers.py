@@ -147,11 +147,15 @@ class Hikyaku:
         return f"ws://127.0.0.1:{self.port}/ws/chat"
 
     async def start(self) -> None:
+        self._offset = self.process.log.stat().st_size if self.process.log.exists() else 0
         self.process.start()
-        if self.port:
-            await until_ready(self.process, self._ready)
+        await until_ready(self.process, self._answers if self.port else self._says_so)
 
-    async def _ready(self) -> None:
+    async def _says_so(self) -> None:
+        if b" is ready" not in self.process.log.read_bytes()[self._offset :]:
+            raise NotReady("it does not say that it is ready")
+
+    async def _answers(self) -> None:
         try:
             await asyncio.to_thread(self.get, "/readyz")
         except OSError as error:
@@ -165,7 +169,7 @@ class Hikyaku:
 
 
 class Site:
-    """A whole site: NATS, MongoDB, the directory worker and two edges."""
+    """A whole site: NATS, MongoDB, the workers (`worker` is the directory) and two edges."""
 
     def __init__(self, folder: Path, **settings: str):
         self.nats = Nats(folder / "nats")
@@ -179,7 +183,10 @@ class Site:
             "HIKYAKU_JWT_SECRET": SECRET,
             **settings,
         }
-        self.worker = Hikyaku(folder / "directory", ["worker", "directory"], common)
+        self.worker, self.persist, self.query = (
+            Hikyaku(folder / name, ["worker", name], common)
+            for name in ("directory", "persist", "query")
+        )
         self.edges = [
             Hikyaku(
                 folder / f"edge{number}",
@@ -192,10 +199,12 @@ class Site:
 
     async def start(self) -> None:
         await asyncio.gather(self.nats.start(), self.mongo.start())
-        await asyncio.gather(*(each.start() for each in (self.worker, *self.edges)))
+        processes = (self.worker, self.persist, self.query, *self.edges)
+        await asyncio.gather(*(each.start() for each in processes))
 
     def stop(self) -> None:
-        servers: list[Hikyaku | Nats | Mongo] = [*self.edges, self.worker, self.nats, self.mongo]
+        servers: list[Hikyaku | Nats | Mongo] = [*self.edges, self.worker, self.persist, self.query]
+        servers += [self.nats, self.mongo]
         for process in [each.process for each in servers]:
             process.end(signal.SIGKILL)
 

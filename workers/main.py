@@ -10,16 +10,23 @@ import uvloop
 
 from broker.bus import Bus
 from broker.committer import Committer
+from broker.dead import DeadLetters
+from broker.declared import declared
 from broker.errors import BrokerError
 from broker.log import Log
-from broker.streams import declared, ensure
-from store.database import connect
+from broker.streams import ensure
+from store.database import Database, connect
 from store.directory import Directory
 from store.errors import StoreError
+from store.history import History
+from store.messages import Messages
+from store.reads import Reads
 
 from .config import WorkerConfig
 from .directory import DirectoryWorker, events_of
 from .metrics import serving
+from .persist import CONSUMER, PersistWorker
+from .query import QueryWorker
 
 RETRY_S = 1.0
 CONNECT_S = 5.0
@@ -65,25 +72,73 @@ async def until_ready(what: str, attempt: Callable[[], Awaitable[None]]) -> None
 async def run_directory(config: WorkerConfig) -> None:
     """Answer `svc.directory.*` until cancelled."""
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(connect(config.store))
-        publishing = await stack.enter_async_context(Bus(config.broker, name="directory publish"))
-        asking = await stack.enter_async_context(Bus(config.broker, name="directory"))
-        directory = Directory(
-            database, site=config.site, max_members=config.group_members, events_of=events_of
-        )
-
-        async def streams_ready() -> None:
-            await publishing.wait_connected(CONNECT_S)
-            await ensure(publishing, declared(config.broker))
-
-        await until_ready("NATS", streams_ready)
+        database, publishing, asking = await _begin("directory", config, stack)
+        directory = _directory(config, database)
         await until_ready("MongoDB", directory.ensure)
         committer = await stack.enter_async_context(Committer(publishing, Log(publishing)))
         worker = await stack.enter_async_context(DirectoryWorker(asking, committer, directory))
         stack.enter_context(serving("directory", config.health_port, worker.numbers))
-        await asking.wait_connected(CONNECT_S)
         _log.info("directory is ready")
         await asyncio.Event().wait()
 
 
-WORKERS: dict[str, Callable[[WorkerConfig], Awaitable[None]]] = {"directory": run_directory}
+async def run_persist(config: WorkerConfig) -> None:
+    """Carry the log into MongoDB until cancelled."""
+    async with AsyncExitStack() as stack:
+        database, _, reading = await _begin("persist", config, stack)
+        messages = Messages(database)
+        await until_ready("MongoDB", messages.ensure)
+        worker = PersistWorker(reading, messages, Reads(database), DeadLetters(reading))
+        stack.enter_context(serving("persist", config.health_port, worker.numbers))
+        _log.info("persist is ready")
+        await worker.run()
+
+
+async def run_query(config: WorkerConfig) -> None:
+    """Answer `svc.query.*` until cancelled."""
+    async with AsyncExitStack() as stack:
+        database, publishing, asking = await _begin("query", config, stack)
+        await until_ready("MongoDB", database.ping)
+        committer = await stack.enter_async_context(Committer(publishing, Log(publishing)))
+        worker = QueryWorker(
+            asking,
+            committer,
+            history=History(database),
+            directory=_directory(config, database),
+            reads=Reads(database),
+        )
+        await until_ready("the read pointers", worker.restore_pointers)
+        await stack.enter_async_context(worker)
+        stack.enter_context(serving("query", config.health_port, worker.numbers))
+        _log.info("query is ready")
+        await asyncio.Event().wait()
+
+
+async def _begin(
+    name: str, config: WorkerConfig, stack: AsyncExitStack
+) -> tuple[Database, Bus, Bus]:
+    """The database, and two connections to NATS: one publishes, one receives and asks."""
+    database = await stack.enter_async_context(connect(config.store))
+    publishing = await stack.enter_async_context(Bus(config.broker, name=f"{name} publish"))
+    asking = await stack.enter_async_context(Bus(config.broker, name=name))
+
+    async def streams_ready() -> None:
+        await publishing.wait_connected(CONNECT_S)
+        await asking.wait_connected(CONNECT_S)
+        await ensure(publishing, declared(config.broker), [CONSUMER])
+
+    await until_ready("NATS", streams_ready)
+    return database, publishing, asking
+
+
+def _directory(config: WorkerConfig, database: Database) -> Directory:
+    return Directory(
+        database, site=config.site, max_members=config.group_members, events_of=events_of
+    )
+
+
+WORKERS: dict[str, Callable[[WorkerConfig], Awaitable[None]]] = {
+    "directory": run_directory,
+    "persist": run_persist,
+    "query": run_query,
+}

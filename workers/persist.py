@@ -18,8 +18,11 @@ from broker.consumer import Delivery, Puller, durable
 from broker.dead import DeadLetters
 from broker.errors import BrokerError
 from broker.log import STREAM
+from broker.subjects import CHAT_SUBJECTS
+from store.documents import Entry
 from store.errors import StoreError
-from store.messages import Entry, Messages
+from store.messages import Messages
+from store.reads import ReadRecord, Reads
 
 BATCH = 1000
 ACK_WAIT_S = 60.0
@@ -28,7 +31,7 @@ LAST_PAUSE_S = 10.0
 DELAYS = 10_000
 
 NAME = "persist"
-CONSUMER = durable(STREAM, NAME, subjects=["dm.*.*", "group.*"], ack_wait_s=ACK_WAIT_S)
+CONSUMER = durable(STREAM, NAME, subjects=list(CHAT_SUBJECTS), ack_wait_s=ACK_WAIT_S)
 
 _log = logging.getLogger("hikyaku.persist")
 
@@ -36,9 +39,10 @@ _log = logging.getLogger("hikyaku.persist")
 class PersistWorker:
     """One process of the service. `run` until cancelled."""
 
-    def __init__(self, bus: Bus, messages: Messages, dead: DeadLetters):
+    def __init__(self, bus: Bus, messages: Messages, reads: Reads, dead: DeadLetters):
         self._puller = Puller(bus, CONSUMER)
         self._messages = messages
+        self._reads = reads
         self._dead = dead
         self._delays: deque[float] = deque(maxlen=DELAYS)
         self.persisted = 0
@@ -65,28 +69,38 @@ class PersistWorker:
             self.pending = 0
             return
         entries: list[Entry] = []
+        reads: list[ReadRecord] = []
         for each in deliveries:
             try:
                 event = events.decode(each.data)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 await self._bury(each, f"not readable: {error}")
                 continue
-            if not isinstance(event, events.Membership):
+            if isinstance(event, events.ReadReceipt):
+                reads.append(
+                    ReadRecord(
+                        event.chat_id, event.reader_id, event.read_seq, event.last_read_msg_id
+                    )
+                )
+            elif isinstance(event, events.Message | events.Change):
                 entries.append(Entry(each.seq, event))
-        await self._write(entries, {each.seq: each for each in deliveries})
+        await self._write(entries, reads, {each.seq: each for each in deliveries})
         self._puller.ack(deliveries)
         now_ns = time.time_ns()
         self._delays.extend((now_ns - each.stored_ns) / 1e9 for each in deliveries)
         self.persisted += len(entries)
         self.pending = deliveries[-1].pending
 
-    async def _write(self, entries: list[Entry], deliveries: dict[int, Delivery]) -> None:
+    async def _write(
+        self, entries: list[Entry], reads: list[ReadRecord], deliveries: dict[int, Delivery]
+    ) -> None:
         """Write until MongoDB has them: the batch stays in hand while it is away."""
         pause_s = FIRST_PAUSE_S
         while True:
             try:
                 for rejected in await self._messages.write(entries):
                     await self._bury(deliveries[rejected.seq], rejected.reason)
+                await self._reads.write(reads)
                 return
             except StoreError as error:
                 _log.warning("not written, next try in %g s: %s", pause_s, error)

@@ -63,7 +63,10 @@ class ChatApp(App[None]):
     ENABLE_COMMAND_PALETTE = False
     CSS = """
     #header { height: 1; background: $primary-darken-3; color: $text; padding: 0 1; }
-    #chats { width: 22; height: 1fr; border: none; border-right: solid $primary-darken-2; }
+    #chats {
+        width: 22; height: 1fr; border: none; border-right: solid $primary-darken-2;
+        text-wrap: nowrap; text-overflow: ellipsis;
+    }
     #chats > .option-list--option-highlighted {
         background: $primary; color: $text; text-style: bold;
     }
@@ -138,6 +141,11 @@ class ChatApp(App[None]):
         self._draw_sidebar()
         chat = self.chats.current
         self.query_one("#lines", Static).update(render.conversation(chat, self.chats.me))
+        self.query_one("#input", Entry).placeholder = (
+            "Write here; Enter sends"
+            if chat.key == HOME
+            else f"Message to {render.one_line(chat.title)}"
+        )
         self._draw_typing()
 
     def _draw_header(self) -> None:

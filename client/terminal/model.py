@@ -161,7 +161,7 @@ class Chats:
                 self._typing(event, now)
             case CaughtUp():
                 self._caught_up(event)
-            case _:
+            case MemberAdded() | MemberRemoved() | GroupUpdated():
                 self._group_event(event)
         return next((key for key in self.all if key not in known and key.kind == "group"), None)
 
@@ -206,16 +206,16 @@ class Chats:
             self.notice("The server's log is another one: messages may be missing here.")
         for missing in event.missing:
             count = missing.to_seq - missing.from_seq + 1
-            self.notice(f"Up to {count} older messages of {missing.chat_id} are not shown here.")
+            text = f"Up to {count} older messages are not shown here."
+            self.notice(text, key=_key_of(missing.chat_id, self.me), seq=missing.to_seq)
 
     # --- typing ---
 
     def _typing(self, event: TypingEvent, now: float) -> None:
         if event.from_ == self.me:
             return
-        kind, _, rest = event.chat_id.partition(".")
-        key = Key("dm", event.from_) if kind == "dm" else Key("group", _decoded(rest))
-        if (chat := self.all.get(key)) is not None:
+        chat = self.all.get(_key_of(event.chat_id, self.me))
+        if chat is not None:
             chat.typing[event.from_] = now + event.expires_in / 1000
 
     def expire_typing(self, now: float) -> bool:
@@ -229,6 +229,14 @@ class Chats:
         for chat, user in expired:
             del chat.typing[user]
         return bool(expired)
+
+
+def _key_of(chat_id: str, me: str) -> Key:
+    kind, *tokens = chat_id.split(".")
+    names = [_decoded(token) for token in tokens]
+    if kind == "dm":
+        return Key("dm", next((name for name in names if name != me), me))
+    return Key("group", names[0] if names else chat_id)
 
 
 def _decoded(token: str) -> str:

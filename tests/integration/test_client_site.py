@@ -6,7 +6,7 @@ import pytest
 
 from client import Ack, CaughtUp, ChatEvent, Client, GroupChatEvent, MemoryCursorStore, errors
 from client.terminal.app import ChatApp
-from tests.servers import Site, token
+from tests.servers import Hikyaku, Nats, Site, token
 
 pytestmark = pytest.mark.anyio
 
@@ -165,3 +165,44 @@ async def test_the_terminal_client(site: Site) -> None:
             while "hello back" not in str(app.query_one("#lines").render()):
                 await pilot.pause(0.01)
         assert "✓" in str(app.query_one("#lines").render())
+
+
+async def test_kills_lose_nothing_and_show_nothing_twice(fresh_site: Site) -> None:
+    """While messages go both ways: kill -9 of each edge, and of NATS."""
+    site = fresh_site
+    await site.start()
+    steps: dict[int, Hikyaku | Nats] = {10: site.edges[0], 22: site.nats, 34: site.edges[1]}
+    wanted = [f"message {n}" for n in range(45)]
+
+    async def talk(client: Client, to: str, breaking: bool) -> list[int]:
+        seqs = []
+        for n, text in enumerate(wanted):
+            if breaking and n in steps:
+                steps[n].process.kill()
+                await steps[n].start()
+            seqs.append((await client.send(to, text, deadline_s=60)).seq)
+        return seqs
+
+    async with (
+        Client(site.edges[0].url, token("a")) as alice,
+        Client(site.edges[1].url, token("b")) as bob,
+        asyncio.timeout(90),
+    ):
+        talking = [
+            asyncio.create_task(talk(alice, "b", True)),
+            asyncio.create_task(talk(bob, "a", False)),
+        ]
+        heard = await asyncio.gather(contents_and_seqs(alice), contents_and_seqs(bob))
+        acked = await asyncio.gather(*talking)
+    assert heard[0] == heard[1], "both see one order"
+    assert [seq for _, seq in heard[0]] == sorted(acked[0] + acked[1])
+    assert sorted(text for text, _ in heard[0]) == sorted(wanted * 2)
+
+
+async def contents_and_seqs(client: Client) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    while len(found) < 90:
+        event = await anext(client)
+        if isinstance(event, ChatEvent):
+            found.append((event.content, event.seq))
+    return found

@@ -1,6 +1,7 @@
 """Cursors: what was missed comes in order and whole, then `caught_up`, then what is new."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from uuid import uuid4
@@ -9,8 +10,9 @@ import pytest
 
 from tests.chat import Chat, Clients, Frame, Way, names
 from tests.edges import extra_edge
-from tests.proxy import NatsProxy
-from tests.servers import Hikyaku, Site
+from tests.nats_proxy import NatsProxy
+from tests.raw import TEXT, Raw, handshake
+from tests.servers import Hikyaku, Site, token
 
 pytestmark = pytest.mark.anyio
 
@@ -166,22 +168,25 @@ async def test_a_client_that_comes_from_an_edge_ahead_is_recovered(
 ) -> None:
     """Found as `recovered: false`, whenever an edge lagged behind the one that a client left."""
     alice, bob = names("alice", "bob")
-    async with NatsProxy(site.nats.port) as proxy, Clients() as connect:
-        async with extra_edge(site, tmp_path, nats_url=proxy.url) as late:
-            one = await connect(site.edges[0], alice)
-            two = await connect(site.edges[0], bob)
-            await connect(late, alice)
-            proxy.hold("live")
-            for number in range(5):
-                await one.say(bob, str(number))
-            await two.until("chat", content="3")
-            moved = await connect(late, bob, cursor=two.cursor)
-            proxy.release("live")
-            caught_up = await moved.until("caught_up")
-            assert caught_up["recovered"] is True
-            await moved.say(bob, "end")
-            await moved.until("chat", content="end")
-            assert [*two.contents()[:4], *moved.contents()] == [*numbers(5), "end"]
+    async with (
+        NatsProxy(site.nats.port) as proxy,
+        extra_edge(site, tmp_path, nats_url=proxy.url) as late,
+        Clients() as connect,
+    ):
+        one = await connect(site.edges[0], alice)
+        two = await connect(site.edges[0], bob)
+        await connect(late, alice)
+        proxy.hold("live")
+        for number in range(5):
+            await one.say(bob, str(number))
+        await two.until("chat", content="3")
+        moved = await connect(late, bob, cursor=two.cursor)
+        proxy.release("live")
+        caught_up = await moved.until("caught_up")
+        assert caught_up["recovered"] is True
+        await moved.say(bob, "end")
+        await moved.until("chat", content="end")
+        assert [*two.contents()[:4], *moved.contents()] == [*numbers(5), "end"]
 
 
 # --- while it runs ---
@@ -229,15 +234,22 @@ async def test_messages_sent_while_the_replay_runs_come_once_and_in_order(
 async def test_a_replay_of_large_messages_is_not_cut(site: Site, fast: Hikyaku) -> None:
     """Found as 4208 for a client that read all the time: 256 messages at once were 4 MiB."""
     alice, bob = names("alice", "bob")
-    async with Clients() as connect:
+    async with Clients() as connect, Raw(site.edges[0], receive_buffer=32_768) as back:
         one = await connect(fast, alice)
         two = await connect(site.edges[0], bob)
         await two.close()
         filler = "x" * 16_000
-        await pour(one, [f"{number} {filler}" for number in range(400)], to=bob)
-        back = await connect(site.edges[0], bob, cursor=two.cursor)
-        await back.until("caught_up")
-        assert [content.split()[0] for content in back.contents()] == numbers(400)
+        await pour(one, [f"{number} {filler}" for number in range(600)], to=bob)
+        path = f"/ws/chat?cursor={two.cursor}"
+        bearer = f"Bearer {token(bob)}"
+        await back.upgrade(handshake(site.edges[0], path=path, Authorization=bearer))
+        received: list[Frame] = []
+        while not received or received[-1]["type"] != "caught_up":
+            opcode, payload = await back.read_frame()
+            assert opcode == TEXT, payload
+            received.append(json.loads(payload))
+        contents = [each["content"].split()[0] for each in received[1:-1]]
+        assert contents == numbers(600)
 
 
 # --- more than 1,000 ---
@@ -257,15 +269,14 @@ async def test_of_more_than_1000_the_newest_come_and_the_rest_is_named(
             pour(one, numbers(1300), to=bob),
             pour(three, numbers(1000), to=bob),
         )
-        sent.append(await pour(one, numbers(1001), group_id=group_id))
-        sent[1] += []
+        in_group = await pour(one, numbers(1001), group_id=group_id)
         back = await connect(fast, bob, cursor=two.cursor)
         caught_up = await back.until("caught_up")
         assert caught_up["recovered"] is True
         assert_rising(back)
         missing = {each["chat_id"]: each for each in caught_up["missing"]}
-        by_chat = {acks[0]["chat_id"]: [ack["seq"] for ack in acks] for acks in sent}
-        long, whole, group = (acks[0]["chat_id"] for acks in sent)
+        by_chat = {acks[0]["chat_id"]: [ack["seq"] for ack in acks] for acks in (*sent, in_group)}
+        long, whole, group = (acks[0]["chat_id"] for acks in (*sent, in_group))
         assert missing.keys() == {long, group}
         for chat_id, seqs in by_chat.items():
             received = [each["seq"] for each in back.durable() if each["chat_id"] == chat_id]

@@ -181,6 +181,8 @@ def test_it_starts_refuses_a_second_stops_and_starts_again(tmp_path: Path) -> No
         stack.process.wait(5)
         poll(lambda: not any(map(runs, children.values())), 5, "no process left")
 
+    # A process is a zombie while the last of its threads still hold its sockets.
+    poll(lambda: not why_not("127.0.0.1", ports["mongo_port"]), 5, "MongoDB's port is free")
     with stranger(ports["mongo_port"]), up(home, port) as stack:
         moved = json.loads((home / "ports.json").read_text())
         assert moved["mongo_port"] != ports["mongo_port"]

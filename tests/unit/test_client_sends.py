@@ -4,11 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 
 from client import Ack, Client, errors
+from client.sender import Sender
 from edge.frames import (
     Chat,
     GroupAdd,
@@ -205,6 +207,40 @@ async def test_cancellation_at_the_moment_of_the_error() -> None:
         sending.cancel()
         with pytest.raises((asyncio.CancelledError, errors.InvalidRequest)):
             await sending
+
+
+class StuckSocket:
+    """Takes one frame and then waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.free = asyncio.Event()
+
+    async def send(self, data: bytes, *, text: bool) -> None:
+        self.sent.append(data)
+        await self.free.wait()
+
+
+async def test_what_was_given_up_while_an_earlier_one_went_out_is_not_sent() -> None:
+    sender, socket = Sender(10), StuckSocket()
+    tasks = [
+        asyncio.create_task(
+            sender.request(Chat(client_id=f"c{n}", to=f"u{n}", content="hi"), deadline_s=5)
+        )
+        for n in range(3)
+    ]
+    await asyncio.sleep(0)
+    pumping = asyncio.create_task(sender.pump(cast(ClientConnection, socket)))
+    await eventually(lambda: len(socket.sent) == 1)
+    tasks[1].cancel()
+    await asyncio.wait([tasks[1]])
+    socket.free.set()
+    await eventually(lambda: len(socket.sent) == 2)
+    for task in (pumping, *tasks):
+        task.cancel()
+    await asyncio.wait([pumping, *tasks])
+    assert b'"u0"' in socket.sent[0]
+    assert b'"u2"' in socket.sent[1]
 
 
 async def test_a_full_outbox_is_said_at_once() -> None:

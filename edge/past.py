@@ -1,0 +1,112 @@
+"""Questions about the past: history, chats, unread counts; and read receipts.
+
+Read receipts are coalesced: for each user and chat at most one a second goes on, the newest.
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from broker import query
+from broker.errors import BrokerError
+from broker.requests import Failure
+
+from . import frames
+from .writes import own_chat
+
+if TYPE_CHECKING:
+    from .session import Session
+
+READ_INTERVAL_S = 1.0
+READING_CHATS = 256
+
+
+async def history(session: "Session", request: frames.History) -> None:
+    """A page of a chat that the user is in."""
+    own_chat(session, request.chat_id)
+    most = session.edge.config.limits.history_page
+    if request.limit > most:
+        raise Failure("invalid", f"limit: at most {most}")
+    question = query.History(
+        chat_id=request.chat_id,
+        before=request.before,
+        after=request.after,
+        thread=request.thread,
+        limit=request.limit,
+    )
+    page = await session.edge.ask_query("history", question, query.Page)
+    session.push(frames.Result(id=request.id, messages=page.messages, more=page.more))
+
+
+async def chats(session: "Session", request: frames.Chats) -> None:
+    """A page of the user's chats."""
+    question = query.Chats(user=session.user.user_id, limit=request.limit, after=request.after)
+    page = await session.edge.ask_query("chats", question, query.ChatsPage)
+    session.push(frames.Result(id=request.id, chats=page.chats, more=page.more))
+
+
+async def unread(session: "Session", request: frames.Unread) -> None:
+    """Counts for chats that the user is in."""
+    for chat_id in request.chat_ids:
+        own_chat(session, chat_id)
+    question = query.Unread(user=session.user.user_id, chat_ids=request.chat_ids)
+    found = await session.edge.ask_query("unread", question, query.UnreadCounts)
+    session.push(frames.Result(id=request.id, counts=found.counts, more=found.more))
+
+
+class Reading:
+    """What one user has read in one chat, and whom to answer when it was passed on."""
+
+    __slots__ = ("asking", "waiting")
+
+    def __init__(self) -> None:
+        self.asking = False
+        self.waiting: list[tuple[Session, frames.ReadReceipt]] = []
+
+
+def read(session: "Session", request: frames.ReadReceipt) -> None:
+    """Pass on that the user has read a chat; at most once a second, the newest. May raise."""
+    own_chat(session, request.chat_id)
+    user = session.user
+    reading = user.reading.get(request.chat_id)
+    if reading is None:
+        if len(user.reading) >= READING_CHATS:
+            session.error("overloaded", "too many chats are read at once", request)
+            return
+        reading = user.reading[request.chat_id] = Reading()
+    reading.waiting.append((session, request))
+    del reading.waiting[:-READING_CHATS]
+    if not reading.asking:
+        reading.asking = True
+        session.edge.spawn(_pass_on(session, request.chat_id, reading))
+
+
+async def _pass_on(session: "Session", chat_id: str, reading: Reading) -> None:
+    edge, user = session.edge, session.user
+    waiting, reading.waiting = reading.waiting, []
+    newest = max((request for _, request in waiting), key=lambda each: int(each.last_read_msg_id))
+    question = query.Read(user=user.user_id, chat_id=chat_id, message_id=newest.last_read_msg_id)
+    try:
+        pointer = await edge.ask_query("read", question, query.Pointer)
+        _answer(
+            waiting,
+            lambda each: frames.Result(id=each.id, chat_id=chat_id, last_read_msg_id=pointer.id),
+        )
+    except (Failure, BrokerError, TimeoutError) as error:
+        code = error.code if isinstance(error, Failure) else "unavailable"
+        for each, request in waiting:
+            if not each.lost:
+                each.error(code, str(error) or "no answer in time", request)
+    edge.later(READ_INTERVAL_S, partial(_next, session, chat_id, reading))
+
+
+def _answer(waiting: list[tuple["Session", frames.ReadReceipt]], result: Any) -> None:
+    for session, request in waiting:
+        if request.id is not None and not session.lost:
+            session.push(result(request))
+
+
+def _next(session: "Session", chat_id: str, reading: Reading) -> None:
+    if reading.waiting:
+        session.edge.spawn(_pass_on(session, chat_id, reading))
+    else:
+        session.user.reading.pop(chat_id, None)

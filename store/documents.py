@@ -1,0 +1,119 @@
+"""What a message is as a document, and what each event makes of it: pure functions.
+
+`store.messages` does the same inside MongoDB, guarded by the same sequences; a test holds the two
+together. Readers use these functions for events that are in the log but not yet in MongoDB.
+"""
+
+from typing import Any, NamedTuple
+
+from bson.int64 import Int64
+
+from broker import events, subjects
+
+Document = dict[str, Any]
+
+CONTENT = ("content", "content_type", "attachments", "mentions")
+
+
+class Entry(NamedTuple):
+    """An event of the log with its sequence."""
+
+    seq: int
+    event: events.Message | events.Change
+
+
+def new(entry: Entry) -> Document:
+    """The document of a message that nothing has changed yet."""
+    event = entry.event
+    assert isinstance(event, events.Message)
+    document: Document = {
+        "_id": Int64(event.id),
+        "chat": event.chat_id,
+        "seq": Int64(entry.seq),
+        "at": Int64(event.timestamp),
+        "from": event.from_,
+        "client_id": event.client_id,
+        "content": event.content,
+        "content_type": event.content_type,
+    }
+    if event.reply_to is not None:
+        document["reply_to"] = event.reply_to
+    if event.thread is not None:
+        document["thread"] = Int64(event.thread)
+    if event.attachments:
+        document["attachments"] = event.attachments
+    if event.mentions:
+        document["mentions"] = event.mentions
+    return document
+
+
+def reaction_key(event: events.Reaction) -> str:
+    """Where a user's reaction is kept in the document; safe as a name of a field."""
+    return f"{event.emoji.encode().hex()}_{event.from_.encode().hex()}"
+
+
+def apply(document: Document, seq: int, event: events.Change) -> None:
+    """What a change makes of a document; the same change again makes nothing of it."""
+    match event:
+        case events.MessageEdited():
+            if document.get("edited_seq", 0) < seq and "deleted_seq" not in document:
+                document.update(content=event.content, edited_at=event.edited_at, edited_seq=seq)
+        case events.MessageDeleted():
+            if seq < document.get("deleted_seq", 2**63 - 1):
+                document.update(
+                    deleted_at=event.deleted_at, deleted_by=event.from_, deleted_seq=seq
+                )
+            for name in (*CONTENT, "reactions", "edited_at", "edited_seq"):
+                document.pop(name, None)
+        case events.Reaction():
+            if "deleted_seq" in document:
+                return
+            reactions = document.setdefault("reactions", {})
+            key = reaction_key(event)
+            if reactions.get(key, {"seq": 0})["seq"] < seq:
+                reactions[key] = {
+                    "emoji": event.emoji,
+                    "user": event.from_,
+                    "seq": seq,
+                    "on": not event.removed,
+                }
+
+
+def view(document: Document, replies: int = 0) -> Document:
+    """A message as clients see it in `history`."""
+    chat_id = document["chat"]
+    kind, tokens = subjects.parse(chat_id)
+    seen: Document = {
+        "type": "chat" if kind == "dm" else "group_chat",
+        "id": str(document["_id"]),
+        "seq": int(document["seq"]),
+        "chat_id": chat_id,
+        "from": document["from"],
+        "content": document.get("content", ""),
+        "content_type": document.get("content_type", "text"),
+        "timestamp": int(document["at"]),
+        "client_id": document["client_id"],
+    }
+    if kind == "dm":
+        users = [subjects.decode(token) for token in tokens]
+        seen["to"] = users[0] if users[1] == document["from"] else users[1]
+    else:
+        seen["group_id"] = subjects.decode(tokens[0])
+    for name in ("reply_to", "attachments", "mentions"):
+        if name in document:
+            seen[name] = document[name]
+    if "thread" in document:
+        seen["thread"] = str(document["thread"])
+    if "edited_at" in document:
+        seen["edited_at"] = int(document["edited_at"])
+    if "deleted_at" in document:
+        seen["deleted"] = True
+    reactions: dict[str, list[str]] = {}
+    for each in sorted(document.get("reactions", {}).values(), key=lambda each: each["seq"]):
+        if each["on"]:
+            reactions.setdefault(each["emoji"], []).append(each["user"])
+    if reactions:
+        seen["reactions"] = reactions
+    if replies:
+        seen["replies"] = replies
+    return seen
