@@ -19,7 +19,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct
 
-from .bus import Bus, Reply, publication
+from .bus import MAX_PAYLOAD_BYTES, Bus, Reply, publication
 from .errors import BrokerError, Conflict, Overloaded, Refused, Unavailable
 from .log import ApiError, Log, api_error
 
@@ -93,6 +93,7 @@ class Committer:
         self._batches = 0
         self._batch_prefix = b"%b-" % uuid4().hex[:8].encode()
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
         self.committed = 0
         self.commits = 0
         self.retries = 0
@@ -104,6 +105,7 @@ class Committer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._stopped = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -135,8 +137,9 @@ class Committer:
     ) -> None:
         """Queue an event; `done` is called once with a `Committed` or a `BrokerError`.
 
-        Raises `Overloaded` when the queue is full and `Unavailable` when NATS has been away for
-        over 2 s; then nothing was queued and `done` is not called.
+        Raises `Overloaded` when the queue is full, `Unavailable` when NATS has been away for over
+        2 s, and `Refused` when the event is too large for NATS; then nothing was queued and `done`
+        is not called.
         """
         known = self._known.get(msg_id)
         if known is not None:
@@ -144,8 +147,13 @@ class Committer:
             return
         if len(self._known) >= QUEUE_MESSAGES or self._waiting_bytes + len(payload) > QUEUE_BYTES:
             raise Overloaded("too many messages wait to be stored")
+        if self._stopped:
+            raise Unavailable("the server is stopping; send it again")
         if self._bus.down_s > DOWN_S:
             raise Unavailable(f"NATS does not answer at {self._bus.address}")
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            # The server would end the connection over it, again at every attempt.
+            raise Refused(0, f"{len(payload)} bytes are too much for one event")
         deadline = asyncio.get_running_loop().time() + DEADLINE_S
         item = _Item(subject, payload, msg_id, done, expect_seq, deadline)
         self._known[msg_id] = item
@@ -335,8 +343,9 @@ class Committer:
             raise Refused(0, f"unreadable acknowledgement: {error}") from None
 
     def _finish(self, item: _Item, outcome: Outcome) -> None:
-        if self._known.pop(item.msg_id, None) is None:
+        if self._known.get(item.msg_id) is not item:
             return
+        del self._known[item.msg_id]
         if isinstance(outcome, Committed):
             self.committed += 1
         else:

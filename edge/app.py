@@ -15,6 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 from broker import subjects
 from broker.errors import InvalidName
 
+from . import api
 from .config import EdgeConfig
 from .edge import Edge
 from .endpoint import websocket_endpoint
@@ -89,6 +90,7 @@ def create_app(config: EdgeConfig, on_failure: Callable[[], None]) -> Starlette:
         async with Edge(config, on_failure) as edge:
             app.state.edge = edge
             app.state.metrics = registry(edge)
+            app.state.users = api.Users()
             yield
 
     routes = [
@@ -96,6 +98,7 @@ def create_app(config: EdgeConfig, on_failure: Callable[[], None]) -> Starlette:
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", metrics),
+        *api.routes,
     ]
     if config.mode == "development":
         routes.append(Route("/v1/dev/token", development_token, methods=["POST"]))

@@ -9,21 +9,21 @@ from broker import directory, subjects
 from . import frames
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .asker import Asker
 
 
-async def answer(session: "Session", request: Any) -> None:
+async def answer(asker: "Asker", request: Any) -> None:
     """Ask, and push the result once this edge has seen the events of the change."""
-    by = session.user.user_id
+    by = asker.user.user_id
     verb, question = _question(by, request)
     if isinstance(question, directory.Members):
-        page = await session.edge.ask_directory(verb, question, directory.MemberPage)
+        page = await asker.edge.ask_directory(verb, question, directory.MemberPage)
         members = msgspec.to_builtins(page.members)
-        session.push(frames.Result(id=request.id, members=members, more=page.more))
+        asker.push(frames.Result(id=request.id, members=members, more=page.more))
         return
-    changed = await session.edge.ask_directory(verb, question, directory.Changed)
-    await session.edge.reached(changed.seq)
-    session.push(frames.Result(id=request.id, group=msgspec.to_builtins(changed.group)))
+    changed = await asker.edge.ask_directory(verb, question, directory.Changed)
+    await asker.edge.reached(changed.seq)
+    asker.push(frames.Result(id=request.id, group=msgspec.to_builtins(changed.group)))
 
 
 def _question(by: str, request: Any) -> tuple[str, Any]:

@@ -74,6 +74,10 @@ class Hub:
 
     # --- who is here ---
 
+    def present(self, user_id: str) -> User | None:
+        """The user, if there is a session of it here."""
+        return self._users.get(subjects.encode(user_id))
+
     def attach(self, session: "Session", user_id: str, messages: TokenBucket) -> User:
         """Begin handing events to a session; `messages` is the limit of a user new here."""
         token = subjects.encode(user_id)

@@ -14,16 +14,16 @@ from . import frames
 from .writes import own_chat
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .asker import Asker
 
 READ_INTERVAL_S = 1.0
 READING_CHATS = 256
 
 
-async def history(session: "Session", request: frames.History) -> None:
+async def history(asker: "Asker", request: frames.History) -> None:
     """A page of a chat that the user is in."""
-    own_chat(session, request.chat_id)
-    most = session.edge.config.limits.history_page
+    own_chat(asker, request.chat_id)
+    most = asker.edge.config.limits.history_page
     if request.limit > most:
         raise Failure("invalid", f"limit: at most {most}")
     question = query.History(
@@ -33,24 +33,24 @@ async def history(session: "Session", request: frames.History) -> None:
         thread=request.thread,
         limit=request.limit,
     )
-    page = await session.edge.ask_query("history", question, query.Page)
-    session.push(frames.Result(id=request.id, messages=page.messages, more=page.more))
+    page = await asker.edge.ask_query("history", question, query.Page)
+    asker.push(frames.Result(id=request.id, messages=page.messages, more=page.more))
 
 
-async def chats(session: "Session", request: frames.Chats) -> None:
+async def chats(asker: "Asker", request: frames.Chats) -> None:
     """A page of the user's chats."""
-    question = query.Chats(user=session.user.user_id, limit=request.limit, after=request.after)
-    page = await session.edge.ask_query("chats", question, query.ChatsPage)
-    session.push(frames.Result(id=request.id, chats=page.chats, more=page.more))
+    question = query.Chats(user=asker.user.user_id, limit=request.limit, after=request.after)
+    page = await asker.edge.ask_query("chats", question, query.ChatsPage)
+    asker.push(frames.Result(id=request.id, chats=page.chats, more=page.more))
 
 
-async def unread(session: "Session", request: frames.Unread) -> None:
+async def unread(asker: "Asker", request: frames.Unread) -> None:
     """Counts for chats that the user is in."""
     for chat_id in request.chat_ids:
-        own_chat(session, chat_id)
-    question = query.Unread(user=session.user.user_id, chat_ids=request.chat_ids)
-    found = await session.edge.ask_query("unread", question, query.UnreadCounts)
-    session.push(frames.Result(id=request.id, counts=found.counts, more=found.more))
+        own_chat(asker, chat_id)
+    question = query.Unread(user=asker.user.user_id, chat_ids=request.chat_ids)
+    found = await asker.edge.ask_query("unread", question, query.UnreadCounts)
+    asker.push(frames.Result(id=request.id, counts=found.counts, more=found.more))
 
 
 class Reading:
@@ -60,28 +60,28 @@ class Reading:
 
     def __init__(self) -> None:
         self.asking = False
-        self.waiting: list[tuple[Session, frames.ReadReceipt]] = []
+        self.waiting: list[tuple[Asker, frames.ReadReceipt]] = []
 
 
-def read(session: "Session", request: frames.ReadReceipt) -> None:
+def read(asker: "Asker", request: frames.ReadReceipt) -> None:
     """Pass on that the user has read a chat; at most once a second, the newest. May raise."""
-    own_chat(session, request.chat_id)
-    user = session.user
+    own_chat(asker, request.chat_id)
+    user = asker.user
     reading = user.reading.get(request.chat_id)
     if reading is None:
         if len(user.reading) >= READING_CHATS:
-            session.error("overloaded", "too many chats are read at once", request)
+            asker.error("overloaded", "too many chats are read at once", request)
             return
         reading = user.reading[request.chat_id] = Reading()
-    reading.waiting.append((session, request))
+    reading.waiting.append((asker, request))
     del reading.waiting[:-READING_CHATS]
     if not reading.asking:
         reading.asking = True
-        session.edge.spawn(_pass_on(session, request.chat_id, reading))
+        asker.edge.spawn(_pass_on(asker, request.chat_id, reading))
 
 
-async def _pass_on(session: "Session", chat_id: str, reading: Reading) -> None:
-    edge, user = session.edge, session.user
+async def _pass_on(asker: "Asker", chat_id: str, reading: Reading) -> None:
+    edge, user = asker.edge, asker.user
     waiting, reading.waiting = reading.waiting, []
     newest = max((request for _, request in waiting), key=lambda each: int(each.last_read_msg_id))
     question = query.Read(user=user.user_id, chat_id=chat_id, message_id=newest.last_read_msg_id)
@@ -96,17 +96,17 @@ async def _pass_on(session: "Session", chat_id: str, reading: Reading) -> None:
         for each, request in waiting:
             if not each.lost:
                 each.error(code, str(error) or "no answer in time", request)
-    edge.later(READ_INTERVAL_S, partial(_next, session, chat_id, reading))
+    edge.later(READ_INTERVAL_S, partial(_next, asker, chat_id, reading))
 
 
-def _answer(waiting: list[tuple["Session", frames.ReadReceipt]], result: Any) -> None:
-    for session, request in waiting:
-        if request.id is not None and not session.lost:
-            session.push(result(request))
+def _answer(waiting: list[tuple["Asker", frames.ReadReceipt]], result: Any) -> None:
+    for asker, request in waiting:
+        if request.id is not None and not asker.lost:
+            asker.push(result(request))
 
 
-def _next(session: "Session", chat_id: str, reading: Reading) -> None:
+def _next(asker: "Asker", chat_id: str, reading: Reading) -> None:
     if reading.waiting:
-        session.edge.spawn(_pass_on(session, chat_id, reading))
+        asker.edge.spawn(_pass_on(asker, chat_id, reading))
     else:
-        session.user.reading.pop(chat_id, None)
+        asker.user.reading.pop(chat_id, None)

@@ -13,19 +13,17 @@ from uuid import uuid4
 
 import msgspec
 
-from broker.errors import BrokerError, Conflict, InvalidName, Overloaded, Unavailable
 from broker.requests import Failure
 from broker.snowflake import unix_ms
 
 from . import frames, groups, past, writes
+from .asker import EXPECTED, Asker
 from .close_codes import CloseCode
 from .rates import MALFORMED_PER_MINUTE, Strikes, TokenBucket
 from .socket import ChatSocket, text_frame
-from .tokens import KeysUnavailable, Unauthorized
 
 if TYPE_CHECKING:
     from .edge import Edge
-    from .hub import User
 
 MAX_QUESTIONS = 16
 FRAMES_PER_MESSAGE = 10
@@ -36,7 +34,7 @@ _DEVICE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _log = logging.getLogger("hikyaku.session")
 
 
-class Session:
+class Session(Asker):
     """One connection of one user. Made when a socket was accepted; `user` is set once it is known.
 
     Until `live`, events that the hub hands over are held back, for the replay goes first.
@@ -54,12 +52,9 @@ class Session:
         "_socket",
         "attached",
         "device",
-        "edge",
         "heard_at",
         "id",
         "live",
-        "lost",
-        "user",
     )
 
     def __init__(self, edge: "Edge", socket: ChatSocket):
@@ -79,7 +74,6 @@ class Session:
         self._held_bytes = 0
         self._expiry: Any = None
         self._greeting: Callable[[frames.Connect], None] | None = None
-        self.user: User  # set by `edge.opening`
         self.id = uuid4().hex[:16]
         self.device = ""
         self.live = False
@@ -175,24 +169,10 @@ class Session:
         """Send one frame struct."""
         self._socket.push(text_frame(frames.encode(frame)))
 
-    def error(self, code: str, message: str, request: Any = None, **fields: Any) -> None:
-        """Answer a request with an error."""
-        self.edge.counters.errors[code] += 1
-        self.push(
-            frames.Error(
-                code=code,
-                message=message,
-                retryable=code in frames.RETRYABLE,
-                id=getattr(request, "id", None),
-                client_id=getattr(request, "client_id", None),
-                **fields,
-            )
-        )
-
     @property
     def closing(self) -> bool:
-        """Whether the client was told to go, or is gone."""
-        return self.lost or self._socket.closing
+        """Whether the connection is about to end."""
+        return self._socket.closing
 
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Close the connection; idempotent."""
@@ -256,24 +236,6 @@ class Session:
             reason = msgspec.json.encode({"retry_after_ms": max(retry_after_ms, 5000)})
             self.close(CloseCode.RATE_LIMITED, reason.decode())
 
-    def broker_error(self, error: BrokerError, request: Any) -> None:
-        """Answer a request that the bus could not do."""
-        match error:
-            case Conflict():
-                self.error("conflict", str(error), request, seq=error.seq)
-            case Overloaded():
-                self.error("overloaded", str(error), request, retry_after_ms=1000)
-            case Unavailable():
-                _log.info("session %s: %s", self.id, error)
-                self.error(
-                    "unavailable", "not stored now; send it again", request, retry_after_ms=1000
-                )
-            case InvalidName():
-                self.error("invalid", str(error), request)
-            case _:
-                _log.error("session %s: %s", self.id, error)
-                self.error("internal", "the server failed; it was logged", request)
-
     # --- questions ---
 
     def question(self, request: Any, answer: Awaitable[None]) -> None:
@@ -288,26 +250,16 @@ class Session:
     async def _answered(self, request: Any, answer: Awaitable[None]) -> None:
         try:
             await answer
-        except Failure as failure:
-            self.error(failure.code, failure.message, request)
-        except BrokerError as error:
-            self.broker_error(error, request)
-        except TimeoutError:
-            self.error("timeout", "no answer in time; ask again", request)
-        except Unauthorized as error:
-            self.error("unauthorized", str(error), request)
-        except KeysUnavailable as error:
-            self.error("unavailable", str(error), request, retry_after_ms=10_000)
+        except EXPECTED as error:
+            self.failed(error, request)
         finally:
             self._questions -= 1
 
     def _read(self, request: frames.ReadReceipt) -> None:
         try:
             past.read(self, request)
-        except Failure as failure:
-            self.error(failure.code, failure.message, request)
-        except InvalidName as error:
-            self.broker_error(error, request)
+        except EXPECTED as error:
+            self.failed(error, request)
 
     async def _refresh(self, request: frames.Refresh) -> None:
         claims = await self.edge.tokens.verify(request.token)

@@ -15,30 +15,30 @@ from broker.snowflake import unix_ms
 from . import frames
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .asker import Asker
 
 
-def chat(session: "Session", request: frames.Chat, now: float) -> None:
+def chat(asker: "Asker", request: frames.Chat, now: float) -> None:
     """Send a message to one user."""
     try:
-        chat_id = subjects.dm(session.user.user_id, request.to)
+        chat_id = subjects.dm(asker.user.user_id, request.to)
     except InvalidName as error:
-        session.error("invalid", str(error), request)
+        asker.error("invalid", str(error), request)
         return
-    _send(session, request, chat_id, now)
+    _send(asker, request, chat_id, now)
 
 
-def group_chat(session: "Session", request: frames.GroupChat, now: float) -> None:
+def group_chat(asker: "Asker", request: frames.GroupChat, now: float) -> None:
     """Send a message to a group that the user is in."""
-    chat_id = own_group(session, request.group_id, request)
+    chat_id = own_group(asker, request.group_id, request)
     if chat_id is not None:
-        _send(session, request, chat_id, now)
+        _send(asker, request, chat_id, now)
 
 
-def own_chat(session: "Session", chat_id: str) -> None:
+def own_chat(asker: "Asker", chat_id: str) -> None:
     """Raises `Failure` unless the user is in the chat."""
     kind, tokens = subjects.parse(chat_id)
-    user = session.user
+    user = asker.user
     if kind == "dm" and user.token in tokens:
         return
     if kind == "group" and chat_id in (user.groups or ()):
@@ -46,12 +46,12 @@ def own_chat(session: "Session", chat_id: str) -> None:
     raise Failure("not_member", f"you are not in the chat {chat_id!r}")
 
 
-async def change(session: "Session", request: frames.Edit | frames.Delete | frames.React) -> None:
+async def change(asker: "Asker", request: frames.Edit | frames.Delete | frames.React) -> None:
     """Edit, delete, or react: if the user may, an event of the log like any other."""
-    own_chat(session, request.chat_id)
+    own_chat(asker, request.chat_id)
     if isinstance(request, frames.Edit):
-        check_content(session, request.content)
-    edge, user = session.edge, session.user
+        check_content(asker, request.content)
+    edge, user = asker.edge, asker.user
     question = query.FindMessage(
         chat_id=request.chat_id, message_id=request.message_id, by=user.user_id
     )
@@ -63,14 +63,14 @@ async def change(session: "Session", request: frames.Edit | frames.Delete | fram
     if found.deleted and not isinstance(request, frames.Delete):
         raise Failure("not_found", "the message was deleted")
     if (wait_s := user.messages.take(edge.now())) > 0:
-        session.refuse_rate(edge.now(), wait_s, request)
+        asker.refuse_rate(edge.now(), wait_s, request)
         return
     timestamp = unix_ms()
     edge.committer.submit(
         request.chat_id,
         events.encode(_changed(request, user.user_id, timestamp)),
         msg_id=subjects.message_id_header(user.user_id, request.client_id),
-        done=partial(_acked, session, request, request.message_id, request.chat_id, timestamp),
+        done=partial(_acked, asker, request, request.message_id, request.chat_id, timestamp),
     )
 
 
@@ -94,74 +94,74 @@ def _changed(
             )
 
 
-def check_content(session: "Session", content: str) -> None:
+def check_content(asker: "Asker", content: str) -> None:
     """Raises `Failure` for content over the limit, or an edit to nothing."""
     if not content:
         raise Failure("invalid", "content: must not be empty; delete the message instead")
-    limit = session.edge.config.limits.content_bytes
+    limit = asker.edge.config.limits.content_bytes
     if len(content.encode()) > limit:
         raise Failure("too_large", f"content: at most {limit} bytes of UTF-8")
 
 
-def own_group(session: "Session", group_id: str, request: Any) -> str | None:
+def own_group(asker: "Asker", group_id: str, request: Any) -> str | None:
     """The subject of a group that the user is in; else answers with an error."""
     try:
         chat_id = subjects.group(group_id)
     except InvalidName as error:
-        session.error("invalid", str(error), request)
+        asker.error("invalid", str(error), request)
         return None
-    if chat_id not in (session.user.groups or ()):
-        session.error("not_member", f"you are not in the group {group_id!r}", request)
+    if chat_id not in (asker.user.groups or ()):
+        asker.error("not_member", f"you are not in the group {group_id!r}", request)
         return None
     return chat_id
 
 
 def _send(
-    session: "Session", request: frames.Chat | frames.GroupChat, chat_id: str, now: float
+    asker: "Asker", request: frames.Chat | frames.GroupChat, chat_id: str, now: float
 ) -> None:
-    edge = session.edge
+    edge = asker.edge
     limit = edge.config.limits.content_bytes
     if len(request.content) * 4 > limit and len(request.content.encode()) > limit:
-        session.error("too_large", f"content: at most {limit} bytes of UTF-8", request)
+        asker.error("too_large", f"content: at most {limit} bytes of UTF-8", request)
         return
     if not request.content and not request.attachments:
-        session.error("invalid", "content: must not be empty without attachments", request)
+        asker.error("invalid", "content: must not be empty without attachments", request)
         return
-    if (wait_s := session.user.messages.take(now)) > 0:
-        session.refuse_rate(now, wait_s, request)
+    if (wait_s := asker.user.messages.take(now)) > 0:
+        asker.refuse_rate(now, wait_s, request)
         return
     timestamp = unix_ms()
     try:
         message_id = str(edge.ids.next())
         edge.committer.submit(
             chat_id,
-            _stored(request, chat_id, message_id, session.user.user_id, timestamp),
-            msg_id=subjects.message_id_header(session.user.user_id, request.client_id),
-            done=partial(_acked, session, request, message_id, chat_id, timestamp),
+            _stored(request, chat_id, message_id, asker.user.user_id, timestamp),
+            msg_id=subjects.message_id_header(asker.user.user_id, request.client_id),
+            done=partial(_acked, asker, request, message_id, chat_id, timestamp),
             expect_seq=request.expect_seq,
         )
     except BrokerError as error:
-        session.broker_error(error, request)
+        asker.failed(error, request)
 
 
 def _acked(
-    session: "Session",
+    asker: "Asker",
     request: frames.Chat | frames.GroupChat | frames.Edit | frames.Delete | frames.React,
     message_id: str,
     chat_id: str,
     timestamp: int,
     outcome: Outcome,
 ) -> None:
-    if session.lost:
+    if asker.lost:
         return
     if not isinstance(outcome, Committed):
-        session.broker_error(outcome, request)
+        asker.failed(outcome, request)
         return
     if outcome.first is not None:
         first = events.decode_identity(outcome.first)
         message_id, chat_id, timestamp = first.id, first.chat_id, first.at
-    session.edge.counters.acks += 1
-    session.push(
+    asker.edge.counters.acks += 1
+    asker.push(
         frames.Ack(
             id=request.id,
             client_id=request.client_id,
@@ -174,24 +174,24 @@ def _acked(
     )
 
 
-def typing(session: "Session", request: frames.Typing, now: float) -> None:
+def typing(asker: "Asker", request: frames.Typing, now: float) -> None:
     """Tell who is in the chat that the user types; more often than allowed is dropped."""
     if (request.to is None) == (request.group_id is None):
-        session.error("invalid", "exactly one of `to` and `group_id` must be given", request)
+        asker.error("invalid", "exactly one of `to` and `group_id` must be given", request)
         return
     if request.group_id is not None:
-        chat_id = own_group(session, request.group_id, request)
+        chat_id = own_group(asker, request.group_id, request)
         if chat_id is None:
             return
     else:
         try:
-            chat_id = subjects.dm(session.user.user_id, str(request.to))
+            chat_id = subjects.dm(asker.user.user_id, str(request.to))
         except InvalidName as error:
-            session.error("invalid", str(error), request)
+            asker.error("invalid", str(error), request)
             return
-    if session.user.may_type(chat_id, now, session.edge.config.limits.typing_interval_s):
-        event = frames.TypingEvent(chat_id=chat_id, from_=session.user.user_id)
-        session.edge.whisper(chat_id, session.user.token, frames.encode(event))
+    if asker.user.may_type(chat_id, now, asker.edge.config.limits.typing_interval_s):
+        event = frames.TypingEvent(chat_id=chat_id, from_=asker.user.user_id)
+        asker.edge.whisper(chat_id, asker.user.token, frames.encode(event))
 
 
 def _stored(

@@ -1,12 +1,14 @@
 """The client against a real site: what it promises, over real edges."""
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from client import Ack, CaughtUp, ChatEvent, Client, GroupChatEvent, MemoryCursorStore, errors
 from client.terminal.app import ChatApp
-from tests.servers import Hikyaku, Nats, Site, token
+from tests.servers import Hikyaku, Nats, Site, eventually, token
 
 pytestmark = pytest.mark.anyio
 
@@ -151,6 +153,24 @@ async def test_a_token_that_expires_is_fetched_anew(site: Site) -> None:
                     if event.content == "the end":
                         break
         assert seqs == sorted(set(seqs))
+
+
+async def test_the_example_in_the_docs(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "client.md"
+    code = page.read_text("utf-8").split("```python\n")[1].split("```")[0]
+    example: dict[str, Any] = {}
+    exec(code.split("asyncio.run(")[0], example)
+    echo = asyncio.create_task(example["main"](site.edges[0].url, token("echo")))
+    async with Client(site.edges[1].url, token("sdk-r")) as client:
+        await eventually(lambda: (tmp_path / "echo.cursor").exists())
+        await client.send("echo", "hello")
+        assert await contents(client, 2) == ["hello", "You said: hello"]
+    echo.cancel()
+    await asyncio.wait([echo])
+    assert echo.cancelled()
 
 
 async def test_the_terminal_client(site: Site) -> None:

@@ -251,7 +251,11 @@ async def test_one_byte_at_a_time_is_slow_but_right(edge: Hikyaku) -> None:
     async with Raw(edge) as raw, Clients() as connect:
         client = await connect(edge, alice)
         message = said(type="chat", client_id="slow", to=alice, content="slowly")
-        for byte in authorized(edge, alice) + message:
+        request = authorized(edge, alice)
+        for byte in request[:-1]:
+            await raw.write(bytes([byte]))
+        await raw.upgrade(request[-1:])
+        for byte in message:
             await raw.write(bytes([byte]))
         event = await client.until("chat", client_id="slow")
         assert event["content"] == "slowly"
@@ -322,14 +326,22 @@ async def test_a_client_that_asks_to_close_but_does_not_read_is_let_go(edge: Hik
         one = await connect(edge, alice)
         await deaf.upgrade(authorized(edge, carol))
         group_id = (await one.group(carol))["group_id"]
-        while outbox(edge, deaf) < 64 * 1024:
-            await flood(one, group_id, 5)
+        await fill(edge, deaf, one, group_id)
         await deaf.write(frame(b"\x03\xe8", opcode=CLOSE))
         await flood(one, group_id, 5)
         await eventually(lambda: connections(edge) == 1, within_s=15)
 
 
-def outbox(edge: Hikyaku, raw: Raw) -> int:
+async def fill(edge: Hikyaku, deaf: Raw, one: Chat, group_id: str) -> None:
+    """Send until the kernel takes no more for the deaf one and the edge itself holds some."""
+    before, queued = -1, 0
+    while queued > before or not queued:
+        await flood(one, group_id, 8)
+        await one.until("group_chat")
+        before, queued = queued, kernel_queue(edge, deaf)
+
+
+def kernel_queue(edge: Hikyaku, raw: Raw) -> int:
     """Bytes that the kernel holds for a client that does not read, of the server's side."""
     port = raw.writer.get_extra_info("sockname")[1]
     with open("/proc/net/tcp") as table:

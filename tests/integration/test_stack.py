@@ -22,11 +22,12 @@ from deploy import local_nats
 from deploy.cli import main
 from deploy.errors import StartError
 from deploy.ports import free_port, why_not
+from deploy.stack import WORKERS
 from tests.servers import Process, until_ready
 
 READY_S = 60.0
 STOP_S = 10.0
-EVERYTHING = {"nats", "mongod", "directory", "edge-1", "edge-2"}
+EVERYTHING = {"nats", "mongod", "edge-1", "edge-2", *WORKERS}
 
 
 def poll(check: Callable[[], object], within_s: float, what: str) -> None:
@@ -166,10 +167,12 @@ def test_it_starts_refuses_a_second_stops_and_starts_again(tmp_path: Path) -> No
 
         assert stack.stop() < STOP_S
         assert not [name for name, pid in children.items() if runs(pid)]
-        stopped = [words.split()[0] for words in stack.said().splitlines() if "has stop" in words]
+        stopped = [
+            said.split()[0] for said in stack.said().splitlines() if said.endswith(" has stopped")
+        ]
         assert set(stopped[:2]) == {"edge-1", "edge-2"}
-        assert stopped[2] == "directory"
-        assert set(stopped[3:5]) == {"nats", "mongod"}
+        assert set(stopped[2:-2]) == set(WORKERS)
+        assert set(stopped[-2:]) == {"nats", "mongod"}
         assert "killed" not in stack.said()
 
     ports = json.loads((home / "ports.json").read_text())

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy import local_mongo, local_nats, ports
+import workers.main as worker_main
+from deploy import local_mongo, local_nats, ports, stack
 from deploy.errors import StartError, UserError
 from deploy.home import locked, make_home
 from deploy.ports import choose, free_port, holder, why_not
+from deploy.settings import Settings
 
 
 @contextmanager
@@ -142,3 +144,60 @@ def test_a_server_that_does_not_sync_is_refused() -> None:
     for answer in (b"{}", b'{"jetstream": {"config": {"sync_interval": 120000000000}}}'):
         with pytest.raises(StartError, match="does not fsync before it acks"):
             local_nats.check_syncs(answer)
+
+
+# --- the services ---------------------------------------------------------------------------------
+
+
+SECRET = "a secret of at least thirty-two bytes"
+
+
+def edge_port() -> int:
+    port = free_port()
+    while why_not("127.0.0.1", port + 1):
+        port = free_port()
+    return port
+
+
+def test_there_is_a_worker_for_each_name() -> None:
+    assert set(stack.WORKERS) <= set(worker_main.WORKERS)
+
+
+def test_own_servers_get_no_settings_and_others_learn_where_they_are(tmp_path: Path) -> None:
+    make_home(tmp_path)
+    settings = Settings(home=str(tmp_path), edge_port=edge_port(), jwt_secret=SECRET, drain_s=60)
+    environ = {"PATH": os.environ["PATH"], "HIKYAKU_JWT_SECRET": SECRET}
+    services = {each.name: each for each in stack.declare(settings, environ)}
+    assert list(services) == ["nats", "mongod", *stack.WORKERS, "edge-1", "edge-2"]
+    assert "HIKYAKU_JWT_SECRET" not in {*services["nats"].env, *services["mongod"].env}
+    edge = services["edge-2"]
+    assert edge.command[-3:] == ("edge", "--number", "2")
+    assert edge.env["HIKYAKU_NATS_URL"] == services["nats"].address
+    assert edge.env["HIKYAKU_MONGO_URL"].startswith(services["mongod"].address)
+    assert float(edge.env["HIKYAKU_DRAIN_S"]) == stack.MAX_DRAIN_S < edge.stop_s
+    assert (edge.after, edge.uses) == (("nats",), stack.WORKERS)
+    assert SECRET not in " ".join(word for each in services.values() for word in each.command)
+    ports_used = [
+        each.env["HIKYAKU_WORKER_HEALTH_PORT"]
+        for each in services.values()
+        if each.name in stack.WORKERS
+    ]
+    assert len(set(ports_used)) == len(stack.WORKERS)
+
+
+def test_given_servers_are_used_as_they_are(tmp_path: Path) -> None:
+    make_home(tmp_path)
+    settings = Settings(
+        home=str(tmp_path),
+        edges=1,
+        edge_port=edge_port(),
+        nats_url=("nats://elsewhere:4222",),
+        mongo_url="mongodb://elsewhere/",
+        worker_health_port=free_port(),
+    )
+    services = {each.name: each for each in stack.declare(settings, {})}
+    assert list(services) == [*stack.WORKERS, "edge-1"]
+    assert services["edge-1"].after == ()
+    first = services[stack.WORKERS[0]]
+    assert first.env["HIKYAKU_WORKER_HEALTH_PORT"] == str(settings.worker_health_port)
+    assert "HIKYAKU_NATS_URL" not in first.env

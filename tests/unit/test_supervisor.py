@@ -1,7 +1,6 @@
 """The supervisor, with small Python programs as services."""
 
 import asyncio
-import io
 import os
 import signal
 import subprocess
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from deploy import process, supervisor
 from deploy.errors import StartError
@@ -29,10 +27,8 @@ from deploy.service import (
     Starting,
     Stopped,
     Stopping,
-    describe_exit,
 )
 from deploy.supervisor import Supervisor, backoff_s
-from deploy.up_view import PlainView, TableView, line
 
 WITHIN_S = 15.0
 
@@ -467,52 +463,3 @@ def test_a_large_log_is_put_aside_and_only_new_lines_are_told(
     run(test())
     assert (tmp_path / "one.log.1").read_text() == "old\n" * 30
     assert log.read_text().startswith("new\nnewer\n")
-
-
-def test_events_as_lines() -> None:
-    addresses = {"a": "nats://x"}
-    assert line(Ready(name="a", after_s=1.23, again=False), addresses) == (
-        "a is ready after 1.2 s (nats://x)"
-    )
-    assert line(Ready(name="a", after_s=0, again=True), addresses) == "a is ready again after 0.0 s"
-    died = Died(name="a", how=describe_exit(-9), delay_s=0.5, lines=["why"])
-    assert line(died, addresses) == ("a was killed by SIGKILL; starting it again in 0.5 s\n    why")
-    assert line(Starting(name="a", pid=1), addresses) == ""
-    assert describe_exit(0) == "exited with status 0"
-    assert describe_exit(-33) == "was killed by signal 33"
-
-
-def test_a_terminal_shows_a_table_and_then_lines() -> None:
-    output = io.StringIO()
-    console = Console(file=output, force_terminal=True, width=100, color_system=None)
-    services = [service("nats", address="nats://x"), service("edge-1", address="ws://y")]
-    view = TableView(services, console)
-    for event in (
-        Starting(name="nats", pid=1),
-        Ready(name="nats", after_s=0.5, again=False),
-        Starting(name="edge-1", pid=2),
-        Failed(name="edge-1"),
-        Stopping(name="nats"),
-        Stopped(name="nats", killed=False),
-    ):
-        view.show(event)
-    view.say("x" * 300)
-    view.close()
-    table, _, lines = output.getvalue().rpartition("edge-1")
-    assert "nats     nats://x" in table
-    assert "✓ ready" in table
-    assert "0.5 s" in table
-    assert "failed" in lines
-    assert "nats has stopped" in lines
-    assert "x" * 300 in lines
-
-
-def test_a_closed_output_does_not_end_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Closed(io.StringIO):
-        def write(self, _: str) -> int:
-            raise BrokenPipeError
-
-    monkeypatch.setattr(sys, "stdout", Closed())
-    view = PlainView([])
-    view.say("nobody reads this")
-    view.close()

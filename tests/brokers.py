@@ -1,0 +1,80 @@
+"""What tests of the broker package share: a bus, a log on it, and the truth about what is stored."""
+
+import base64
+from typing import Any, NamedTuple
+
+import msgspec
+
+from broker.bus import Bus
+from broker.committer import Committer
+from broker.config import BrokerConfig
+from broker.declared import declared
+from broker.log import STREAM, Log
+from broker.streams import ensure
+
+TIMEOUT_S = 10.0
+
+
+def make_bus(url: str, name: str = "test") -> Bus:
+    return Bus(BrokerConfig(urls=(url,)), name=name)
+
+
+async def prepare(bus: Bus, config: BrokerConfig | None = None) -> Log:
+    """Connect, and make the streams as a starting edge does."""
+    await bus.wait_connected(TIMEOUT_S)
+    await ensure(bus, declared(config or BrokerConfig()))
+    return Log(bus)
+
+
+async def api(bus: Bus, verb: str, request: Any = None) -> dict[str, Any]:
+    """Call the JetStream API; an error in the answer fails the test."""
+    payload = b"" if request is None else msgspec.json.encode(request)
+    reply = await bus.request(f"$JS.API.{verb}", payload, timeout_s=TIMEOUT_S)
+    answer: dict[str, Any] = msgspec.json.decode(reply.data)
+    assert "error" not in answer, answer["error"]
+    return answer
+
+
+class Event(NamedTuple):
+    """A stored event, as STREAM.MSG.GET tells it."""
+
+    seq: int
+    subject: str
+    msg_id: str
+    data: bytes
+
+
+async def event_at(bus: Bus, seq: int) -> Event:
+    """Read by the leader itself, another way than the code under test takes."""
+    message = (await api(bus, f"STREAM.MSG.GET.{STREAM}", {"seq": seq}))["message"]
+    header = base64.b64decode(message.get("hdrs", "")).decode()
+    ids = [line[13:] for line in header.split("\r\n") if line.startswith("Nats-Msg-Id: ")]
+    data = base64.b64decode(message.get("data", ""))
+    return Event(message["seq"], message["subject"], ids[0] if ids else "", data)
+
+
+async def last_seq(bus: Bus) -> int:
+    state = (await api(bus, f"STREAM.INFO.{STREAM}"))["state"]
+    seq: int = state["last_seq"]
+    return seq
+
+
+async def all_events(bus: Bus) -> list[Event]:
+    """Everything in the log, in order of seq; nothing may have been deleted."""
+    return [await event_at(bus, seq) for seq in range(1, await last_seq(bus) + 1)]
+
+
+async def commit_all(bus: Bus, events: list[tuple[str, bytes]]) -> list[int]:
+    """Store events in this order, quickly; returns their seqs."""
+    found: list[int] = []
+
+    def done(outcome: object) -> None:
+        assert hasattr(outcome, "seq"), outcome
+        found.append(outcome.seq)
+
+    async with Committer(bus, Log(bus)) as committer:
+        for number, (subject, payload) in enumerate(events):
+            committer.submit(subject, payload, msg_id=f"{id(found)}-{number}", done=done)
+        await committer.drain(60)
+    assert len(found) == len(events)
+    return found
