@@ -20,6 +20,7 @@ from .config import EdgeConfig
 from .edge import Edge
 from .endpoint import websocket_endpoint
 from .metrics import exposition, registry
+from .tokens import TokenVerifier
 
 DEVELOPMENT_TOKEN_S = 86_400
 MAX_BODY_BYTES = 4096
@@ -79,7 +80,9 @@ def _error(status: int, code: str, message: str) -> Response:
     return JSONResponse(body, status_code=status)
 
 
-def create_app(config: EdgeConfig, on_failure: Callable[[], None]) -> Starlette:
+def create_app(
+    config: EdgeConfig, tokens: TokenVerifier, on_failure: Callable[[], None]
+) -> Starlette:
     """The application of one edge; its edge lives as long as the lifespan.
 
     `on_failure` is called when the edge cannot go on and the process should end.
@@ -87,7 +90,7 @@ def create_app(config: EdgeConfig, on_failure: Callable[[], None]) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with Edge(config, on_failure) as edge:
+        async with Edge(config, tokens, on_failure) as edge:
             app.state.edge = edge
             app.state.metrics = registry(edge)
             app.state.users = api.Users()

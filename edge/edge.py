@@ -61,9 +61,9 @@ class Counters:
 class Edge:
     """Use as an async context manager; `ready` is false until NATS and the log answer."""
 
-    def __init__(self, config: EdgeConfig, on_failure: Callable[[], None]):
+    def __init__(self, config: EdgeConfig, tokens: TokenVerifier, on_failure: Callable[[], None]):
         self.config = config
-        self.tokens = TokenVerifier(config.tokens)
+        self.tokens = tokens
         self.hub = Hub()
         self.counters = Counters()
         self.replays = asyncio.Semaphore(PARALLEL_REPLAYS)

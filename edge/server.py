@@ -18,6 +18,7 @@ from .config import EdgeConfig
 from .edge import Edge
 from .http_protocol import HttpProtocol
 from .socket import ChatSocket
+from .tokens import KeyUnusable, TokenVerifier
 
 BACKLOG = 4096
 GRACEFUL_S = 5
@@ -40,19 +41,35 @@ class EdgeServer(uvicorn.Server):
 
 
 def run(config: EdgeConfig) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `SystemExit` when the port is taken."""
+    """Serve until SIGTERM or SIGINT.
+
+    Raises `SystemExit` with a status that is not 0 when the port is taken, a key is no good, or the
+    edge could not go on.
+    """
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     # uvicorn logs the query string of every WebSocket at INFO, and with it the token.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    uvloop.run(serve_edge(config))
+    try:
+        tokens = TokenVerifier(config.tokens)
+    except KeyUnusable as error:
+        _log.error("%s cannot verify tokens: %s", config.name, error)
+        raise SystemExit(2) from None
+    if not uvloop.run(serve_edge(config, tokens)):
+        raise SystemExit(1)
 
 
-async def serve_edge(config: EdgeConfig) -> None:
-    """Serve one edge in this event loop until a signal comes."""
+async def serve_edge(config: EdgeConfig, tokens: TokenVerifier) -> bool:
+    """Serve one edge in this event loop until a signal comes; False if it failed before."""
     stop = asyncio.Event()
-    app = create_app(config, stop.set)
+    failed = asyncio.Event()
+
+    def on_failure() -> None:
+        failed.set()
+        stop.set()
+
+    app = create_app(config, tokens, on_failure)
     server = EdgeServer(
         uvicorn.Config(
             app,
@@ -83,3 +100,4 @@ async def serve_edge(config: EdgeConfig) -> None:
             await edge.drain()
         server.should_exit = True
     await serving
+    return not failed.is_set()

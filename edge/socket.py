@@ -207,13 +207,31 @@ class ChatSocket(WebSocketsSansIOProtocol):
         if self._receiver is not None:
             self._receiver.on_control()
 
-    def handle_parser_exception(self) -> None:
-        """Say why, then keep discarding input for a while, so that the reason arrives."""
+    def handle_cont(self, event: Frame) -> None:
+        """Take a part of a message; of empty ones any number would fit into the limit of size."""
+        if event.data or event.fin:
+            super().handle_cont(event)
+
+    def handle_close(self, event: Frame) -> None:
+        """Answer a client's close; what it does not read then is not waited for."""
         if self._receiver is None:
-            super().handle_parser_exception()
+            super().handle_close(event)
             return
         if not self.closing:
             self._start_closing(b"".join(self.conn.data_to_send()))
+        self.transport.close()
+
+    def handle_parser_exception(self) -> None:
+        """Say why and that no more will come, but keep discarding input, so that it arrives."""
+        if self._receiver is None:
+            # These bytes came before the answer to the handshake: a close frame cannot be sent.
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+            self.transport.close()
+            return
+        if not self.closing:
+            self._start_closing(b"".join(self.conn.data_to_send()))
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
 
     # --- output ---
 
@@ -240,12 +258,14 @@ class ChatSocket(WebSocketsSansIOProtocol):
     async def drained(self, timeout_s: float) -> bool:
         """Flush, then wait until most has left; False if it has not after `timeout_s`."""
         self.flush()
+        if self.closing:
+            return False
         try:
             async with asyncio.timeout(timeout_s):
                 await self.writable.wait()
         except TimeoutError:
             return False
-        return not self.disconnected
+        return not (self.disconnected or self.closing)
 
     def close(self, code: int, reason: str = "") -> None:
         """Send what was pushed and a close frame; idempotent. Aborts after `LINGER_S`."""
@@ -267,10 +287,19 @@ class ChatSocket(WebSocketsSansIOProtocol):
                 self._continue()
         self.close_timer = self.loop.call_later(LINGER_S, self.transport.abort)
 
+    def shutdown(self) -> None:
+        """The server stops: what is left when the drain is through."""
+        if self._receiver is None:
+            super().shutdown()
+            return
+        self.close(CloseCode.SERVICE_RESTART, "this server stops")
+        self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the receiver, once."""
         super().connection_lost(exc)
         self._out.clear()
+        self._early.clear()
         self._late_input = b""
         receiver, self._receiver = self._receiver, None
         if receiver is not None:

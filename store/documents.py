@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from bson.int64 import Int64
 
-from broker import events, subjects
+from broker import events
 
 Document = dict[str, Any]
 
@@ -36,6 +36,10 @@ def new(entry: Entry) -> Document:
         "content": event.content,
         "content_type": event.content_type,
     }
+    if isinstance(event, events.Chat):
+        document["to"] = event.to
+    else:
+        document["group_id"] = event.group_id
     if event.reply_to is not None:
         document["reply_to"] = event.reply_to
     if event.thread is not None:
@@ -81,25 +85,18 @@ def apply(document: Document, seq: int, event: events.Change) -> None:
 
 def view(document: Document, replies: int = 0) -> Document:
     """A message as clients see it in `history`."""
-    chat_id = document["chat"]
-    kind, tokens = subjects.parse(chat_id)
     seen: Document = {
-        "type": "chat" if kind == "dm" else "group_chat",
+        "type": "chat" if "to" in document else "group_chat",
         "id": str(document["_id"]),
         "seq": int(document["seq"]),
-        "chat_id": chat_id,
+        "chat_id": document["chat"],
         "from": document["from"],
         "content": document.get("content", ""),
         "content_type": document.get("content_type", "text"),
         "timestamp": int(document["at"]),
         "client_id": document["client_id"],
     }
-    if kind == "dm":
-        users = [subjects.decode(token) for token in tokens]
-        seen["to"] = users[0] if users[1] == document["from"] else users[1]
-    else:
-        seen["group_id"] = subjects.decode(tokens[0])
-    for name in ("reply_to", "attachments", "mentions"):
+    for name in ("to", "group_id", "reply_to", "attachments", "mentions"):
         if name in document:
             seen[name] = document[name]
     if "thread" in document:

@@ -3,11 +3,10 @@
 Raises `StoreUnavailable`. What is in the log but not yet here is the caller's to add.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from bson.int64 import Int64
-
-from broker import subjects
 
 from .database import Database, Document
 
@@ -39,8 +38,10 @@ class ChatRecord(NamedTuple):
 class History:
     """Reads the collections that `store.messages` and `store.directory` write."""
 
-    def __init__(self, database: Database):
+    def __init__(self, database: Database, *, chat_of: Callable[[str], str]):
+        """`chat_of` makes the chat id of a group id."""
         self._database = database
+        self._chat_of = chat_of
         self._messages = database["messages"]
         self._chats = database["chats"]
         self._members = database["members"]
@@ -90,17 +91,17 @@ class History:
         with self._database.errors():
             memberships = self._members.find({"user": user}, {"_id": 0, "group": 1})
             groups = [each["group"] async for each in memberships]
-            subjects_of = {subjects.group(group): group for group in groups}
+            chats_of = {self._chat_of(group): group for group in groups}
             last: dict[str, int] = {}
-            query = {"$or": [{"users": user}, {"_id": {"$in": list(subjects_of)}}]}
+            query = {"$or": [{"users": user}, {"_id": {"$in": list(chats_of)}}]}
             async for each in self._chats.find(query, {"seq": 1}):
                 last[each["_id"]] = int(each.get("seq", 0))
             about: dict[str, Document] = {}
             fields = {"name": 1, "kind": 1, "size": 1}
             async for each in self._groups.find({"_id": {"$in": groups}}, fields):
-                about[subjects.group(each["_id"])] = each
+                about[self._chat_of(each["_id"])] = each
         found = []
-        for chat_id in {*last, *subjects_of}:
+        for chat_id in {*last, *chats_of}:
             group = about.get(chat_id)
             seq = last.get(chat_id, 0)
             if group is not None:

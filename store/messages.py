@@ -15,7 +15,7 @@ from bson.int64 import Int64
 from pymongo import InsertOne, UpdateOne
 from pymongo.errors import BulkWriteError
 
-from broker import events, subjects
+from broker import events
 
 from . import documents
 from .database import Database, Document
@@ -97,18 +97,17 @@ class Messages:
 
     async def _touch_chats(self, messages: Iterable[Entry]) -> None:
         """Raise the last sequence of the chats; makes the chat known to its two users."""
-        last: dict[str, int] = {}
+        last: dict[str, Entry] = {}
         for each in messages:
             chat = each.event.chat_id
-            last[chat] = max(each.seq, last.get(chat, 0))
+            if chat not in last or each.seq > last[chat].seq:
+                last[chat] = each
         updates = []
-        for chat, seq in last.items():
-            kind, tokens = subjects.parse(chat)
-            users = sorted({subjects.decode(token) for token in tokens})
-            first = {"users": users} if kind == "dm" else {}
-            change: Document = {"$max": {"seq": Int64(seq)}}
-            if first:
-                change["$setOnInsert"] = first
+        for chat, entry in last.items():
+            change: Document = {"$max": {"seq": Int64(entry.seq)}}
+            if isinstance(entry.event, events.Chat):
+                users = sorted({entry.event.from_, entry.event.to})
+                change["$setOnInsert"] = {"users": users}
             updates.append(UpdateOne({"_id": chat}, change, upsert=True))
         if updates:
             with self._database.errors():

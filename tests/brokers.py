@@ -1,12 +1,14 @@
-"""What tests of the broker package share: a bus, a log on it, and the truth about what is stored."""
+"""What tests of the broker package share: a bus, a log, and the truth about what is stored."""
 
 import base64
+from collections.abc import Callable
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import msgspec
 
 from broker.bus import Bus
-from broker.committer import Committer
+from broker.committer import Committed, Committer, Outcome
 from broker.config import BrokerConfig
 from broker.declared import declared
 from broker.log import STREAM, Log
@@ -33,6 +35,30 @@ async def api(bus: Bus, verb: str, request: Any = None) -> dict[str, Any]:
     answer: dict[str, Any] = msgspec.json.decode(reply.data)
     assert "error" not in answer, answer["error"]
     return answer
+
+
+class Outcomes:
+    """Collects what the committer's `done` is called with, by name."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, list[Outcome]] = {}
+
+    def __call__(self, name: str) -> Callable[[Outcome], None]:
+        calls = self.of.setdefault(name, [])
+        return calls.append
+
+    def seq(self, name: str) -> int:
+        outcome = self.one(name)
+        assert isinstance(outcome, Committed), outcome
+        return outcome.seq
+
+    def one(self, name: str) -> Outcome:
+        (outcome,) = self.of[name]
+        return outcome
+
+    @property
+    def complete(self) -> bool:
+        return all(len(calls) == 1 for calls in self.of.values())
 
 
 class Event(NamedTuple):
@@ -66,15 +92,10 @@ async def all_events(bus: Bus) -> list[Event]:
 
 async def commit_all(bus: Bus, events: list[tuple[str, bytes]]) -> list[int]:
     """Store events in this order, quickly; returns their seqs."""
-    found: list[int] = []
-
-    def done(outcome: object) -> None:
-        assert hasattr(outcome, "seq"), outcome
-        found.append(outcome.seq)
-
+    outcomes = Outcomes()
     async with Committer(bus, Log(bus)) as committer:
-        for number, (subject, payload) in enumerate(events):
-            committer.submit(subject, payload, msg_id=f"{id(found)}-{number}", done=done)
+        for subject, payload in events:
+            name = uuid4().hex
+            committer.submit(subject, payload, msg_id=name, done=outcomes(name))
         await committer.drain(60)
-    assert len(found) == len(events)
-    return found
+    return [outcomes.seq(name) for name in outcomes.of]

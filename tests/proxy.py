@@ -18,7 +18,8 @@ class Direction:
 
     def __init__(self) -> None:
         self.delay_s = 0.0
-        self.dropping = False
+        self.passing_bytes: int | None = None
+        """How much still passes; what comes after that is dropped. None: everything passes."""
         self.dropped_bytes = 0
         self.held_bytes = 0
         self._open = asyncio.Event()
@@ -31,23 +32,29 @@ class Direction:
     def release(self) -> None:
         self._open.set()
 
+    def drop(self, *, after_bytes: int = 0) -> None:
+        """Lose everything until `clear`, but for the first `after_bytes`."""
+        self.passing_bytes = after_bytes
+
     def clear(self) -> None:
         """Behave well again."""
         self.delay_s = 0.0
-        self.dropping = False
+        self.passing_bytes = None
         self.release()
 
-    async def pass_on(self, chunk: bytes) -> bool:
-        """Wait as long as the chunk has to; false if it gets lost."""
-        if self.dropping:
-            self.dropped_bytes += len(chunk)
-            return False
+    async def pass_on(self, chunk: bytes) -> bytes:
+        """Wait as long as the chunk has to; returns what is left of it."""
+        if self.passing_bytes is not None:
+            passing = chunk[: self.passing_bytes]
+            self.passing_bytes -= len(passing)
+            self.dropped_bytes += len(chunk) - len(passing)
+            chunk = passing
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         if not self._open.is_set():
             self.held_bytes += len(chunk)
             await self._open.wait()
-        return True
+        return chunk
 
 
 class _Link:
@@ -82,9 +89,9 @@ class _Link:
         gone = False
         try:
             while chunk := await chunks.get():
-                if await direction.pass_on(chunk) and not gone:
+                if (passing := await direction.pass_on(chunk)) and not gone:
                     try:
-                        writer.write(chunk)
+                        writer.write(passing)
                         await writer.drain()
                     except (OSError, RuntimeError):
                         # RuntimeError is uvloop's for a transport that is closed.
@@ -105,6 +112,9 @@ class _Link:
         for writer in self._writers:
             writer.transport.abort()
 
+    def cut(self) -> None:
+        self._client[1].transport.abort()
+
     async def closed(self) -> None:
         for writer in self._writers:
             writer.close()
@@ -120,9 +130,9 @@ class Proxy:
         self.port = free_port({target_port})
         self.url = f"nats://127.0.0.1:{self.port}"
         self.up = Direction()
-        """From the client to the server."""
+        """From the client to the server. Another object here is for later connections only."""
         self.down = Direction()
-        """From the server to the client."""
+        """From the server to the client. Another object here is for later connections only."""
         self.refusing = False
         """Whether new connections are reset at once."""
         self.connections = 0
@@ -155,6 +165,16 @@ class Proxy:
         """Reset every connection, both sides; what is held is lost with them."""
         for link in self._links.values():
             link.reset()
+
+    def cut(self) -> None:
+        """Reset the clients' sides only: what is held still reaches the server."""
+        for link in self._links.values():
+            link.cut()
+
+    @property
+    def open(self) -> int:
+        """How many connections there are, counting those with something still held."""
+        return len(self._links)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

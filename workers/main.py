@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 import uvloop
 
+from broker import subjects
 from broker.bus import Bus
 from broker.committer import Committer
 from broker.dead import DeadLetters
@@ -103,7 +104,7 @@ async def run_query(config: WorkerConfig) -> None:
         worker = QueryWorker(
             asking,
             committer,
-            history=History(database),
+            history=History(database, chat_of=subjects.group),
             directory=_directory(config, database),
             reads=Reads(database),
         )

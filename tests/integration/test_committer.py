@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from broker.declared import declared
 from broker.errors import Conflict, Overloaded, Refused, Unavailable
 from broker.log import Log
 from broker.streams import MAX_EVENT_BYTES, ensure
-from tests.brokers import Event, all_events, event_at, last_seq, make_bus, prepare
+from tests.brokers import Event, Outcomes, all_events, event_at, last_seq, make_bus, prepare
 from tests.servers import Nats, eventually
 
 pytestmark = pytest.mark.anyio
@@ -33,30 +33,6 @@ async def bus(nats: Nats) -> AsyncIterator[Bus]:
 async def committer(bus: Bus) -> AsyncIterator[Committer]:
     async with Committer(bus, Log(bus)) as committer:
         yield committer
-
-
-class Outcomes:
-    """Collects what `done` is called with, by name."""
-
-    def __init__(self) -> None:
-        self.of: dict[str, list[Outcome]] = {}
-
-    def __call__(self, name: str) -> Callable[[Outcome], None]:
-        calls = self.of.setdefault(name, [])
-        return calls.append
-
-    def seq(self, name: str) -> int:
-        outcome = self.one(name)
-        assert isinstance(outcome, Committed), outcome
-        return outcome.seq
-
-    def one(self, name: str) -> Outcome:
-        (outcome,) = self.of[name]
-        return outcome
-
-    @property
-    def complete(self) -> bool:
-        return all(len(calls) == 1 for calls in self.of.values())
 
 
 async def test_a_message_is_stored(bus: Bus, committer: Committer) -> None:

@@ -1,0 +1,236 @@
+"""What the server sends, as tagged structs, with one encoder and one decoder."""
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from .fields import RequestId
+
+
+class ServerInfo(Struct, kw_only=True):
+    """Who answers."""
+
+    name: str
+    version: str
+    site: str
+
+
+class Limits(Struct, kw_only=True, frozen=True):
+    """What one client may do; announced in `welcome` and set in the configuration."""
+
+    frame_bytes: int = 64 * 1024
+    content_bytes: int = 16 * 1024
+    group_members: int = 500
+    messages_per_s: float = 20.0
+    messages_burst: int = 60
+    typing_interval_s: float = 3.0
+    connections_per_user: int = 8
+    history_page: int = 200
+
+
+class Welcome(Struct, tag="welcome", kw_only=True):
+    """First frame of an accepted connection."""
+
+    user_id: str
+    device: str
+    session: str
+    epoch: str
+    cursor: str
+    heartbeat_s: int
+    limits: Limits
+    server: ServerInfo
+
+
+class Missing(Struct, kw_only=True):
+    """A range of a chat that was not replayed; both ends belong to it."""
+
+    chat_id: str
+    from_seq: int
+    to_seq: int
+
+
+class CaughtUp(Struct, tag="caught_up", kw_only=True):
+    """Everything up to `cursor` has been sent, but for `missing`."""
+
+    cursor: str
+    recovered: bool
+    missing: list[Missing] = []
+
+
+class Ack(Struct, tag="ack", kw_only=True):
+    """The write is on disk."""
+
+    id: RequestId | None
+    client_id: str
+    message_id: str
+    chat_id: str
+    seq: int
+    timestamp: int
+    status: Literal["sent", "accepted"] = "sent"
+    duplicate: bool = False
+
+
+class Error(Struct, tag="error", kw_only=True, omit_defaults=True):
+    """A request that failed. `id` and `client_id` are those of the request, if it had them."""
+
+    code: str
+    message: str
+    retryable: bool = field(default_factory=lambda: False)
+    id: RequestId | None = None
+    client_id: str | None = None
+    retry_after_ms: int | None = None
+    seq: int | None = None
+
+
+class Result(Struct, tag="result", kw_only=True, omit_defaults=True):
+    """Answer to a question; which fields are there depends on the question."""
+
+    id: RequestId | None = None
+    group: dict[str, Any] | None = None
+    members: list[dict[str, Any]] | None = None
+    messages: list[dict[str, Any]] | None = None
+    chats: list[dict[str, Any]] | None = None
+    counts: dict[str, int] | None = None
+    more: bool | list[str] | None = None
+    chat_id: str | None = None
+    last_read_msg_id: str | None = None
+    expires_at: int | None = None
+
+
+class Event(Struct, kw_only=True):
+    """What every durable event has."""
+
+    seq: int
+    chat_id: str
+
+
+class ChatEvent(Event, tag="chat", kw_only=True):
+    """A message of a conversation of two."""
+
+    id: str
+    from_: str = field(name="from")
+    to: str
+    content: str
+    content_type: str
+    timestamp: int
+    client_id: str
+    reply_to: str | None = None
+    thread: str | None = None
+    attachments: list[str] = []
+    mentions: list[str] = []
+
+
+class GroupChatEvent(Event, tag="group_chat", kw_only=True):
+    """A message in a group."""
+
+    id: str
+    from_: str = field(name="from")
+    group_id: str
+    content: str
+    content_type: str
+    timestamp: int
+    client_id: str
+    reply_to: str | None = None
+    thread: str | None = None
+    attachments: list[str] = []
+    mentions: list[str] = []
+
+
+class MessageEdited(Event, tag="message_edited", kw_only=True):
+    """A message has new content."""
+
+    id: str
+    from_: str = field(name="from")
+    content: str
+    edited_at: int
+
+
+class MessageDeleted(Event, tag="message_deleted", kw_only=True):
+    """A message is gone."""
+
+    id: str
+    from_: str = field(name="from")
+    deleted_at: int
+
+
+class Reaction(Event, tag="reaction", kw_only=True):
+    """Someone put an emoji on a message, or took it back."""
+
+    id: str
+    from_: str = field(name="from")
+    emoji: str
+    removed: bool
+
+
+class ReadReceiptEvent(Struct, tag="read_receipt", kw_only=True):
+    """A user has read a chat up to a message. With `seq` when it is about oneself."""
+
+    chat_id: str
+    reader_id: str
+    last_read_msg_id: str
+    seq: int | None = None
+
+
+class MemberAdded(Event, tag="member_added", kw_only=True):
+    """Users joined a group; told to its members and to each of the users."""
+
+    group_id: str
+    by: str
+    users: list[str]
+
+
+class MemberRemoved(Event, tag="member_removed", kw_only=True):
+    """Users left a group; told to its members and to each of the users."""
+
+    group_id: str
+    by: str
+    users: list[str]
+
+
+class GroupUpdated(Event, tag="group_updated", kw_only=True):
+    """A group's fields changed; only those that did are there."""
+
+    group_id: str
+    by: str
+    name: str | None = None
+    roles: dict[str, str] | None = None
+    mute: bool | None = None
+
+
+class TypingEvent(Struct, tag="typing", kw_only=True):
+    """Someone is typing; forget it after `expires_in` milliseconds."""
+
+    chat_id: str
+    from_: str = field(name="from")
+    expires_in: int = 5000
+
+
+class Ping(Struct, tag="ping"):
+    """Answer with `pong`."""
+
+
+ServerFrame = (
+    Welcome
+    | CaughtUp
+    | Ack
+    | Error
+    | Result
+    | ChatEvent
+    | GroupChatEvent
+    | MessageEdited
+    | MessageDeleted
+    | Reaction
+    | ReadReceiptEvent
+    | MemberAdded
+    | MemberRemoved
+    | GroupUpdated
+    | TypingEvent
+    | Ping
+)
+
+encode = msgspec.json.Encoder().encode
+"""Encode any frame above as one JSON object without spaces."""
+
+decode_server_frame = msgspec.json.Decoder(ServerFrame).decode
+"""Decode what a server sent. Raises `msgspec.ValidationError` for a type unknown here."""
