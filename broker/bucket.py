@@ -8,6 +8,8 @@ from .errors import Conflict
 from .log import ApiError, api_error
 
 TIMEOUT_S = 2.0
+MARKER_TTL_S = 1
+"""How long an empty value stays, which tells that a key was removed."""
 
 _WRONG_LAST = (10071, 10164)
 _NO_MESSAGE = 10037
@@ -62,6 +64,10 @@ class Bucket:
         if ack.error.err_code in _WRONG_LAST:
             raise Conflict(0)
         raise api_error(ack.error)
+
+    async def purge(self, key: str, *, revision: int | None = None) -> None:
+        """Remove a key; those who follow the bucket are told. Raises `Conflict` as `put` does."""
+        await self.put(key, b"", revision=revision, ttl_s=MARKER_TTL_S)
 
     async def last(self, key: str) -> Entry | None:
         """The key's value and revision as the leader knows them, or None."""

@@ -30,10 +30,14 @@ class Stored(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Events in order of seq, and how many more match after the last."""
+    """Events in order of seq, and how many more match after the last.
+
+    `up_to` is the sequence at which a `snapshot` was taken, 0 if the server did not say.
+    """
 
     events: list[Stored]
     pending: int
+    up_to: int = 0
 
 
 class ApiError(Struct):
@@ -180,6 +184,13 @@ class Log:
             request["up_to_seq"] = up_to_seq
         return (await self._batch(request)).events
 
+    async def snapshot(self, filters: list[str]) -> Page | None:
+        """What is last of each subject that matches, all at one sequence; None: over 1,024."""
+        try:
+            return await self._batch({"multi_last": filters, "batch": MULTI_LAST})
+        except _TooMany:
+            return None
+
     async def _subjects(self, filters: list[str]) -> list[str]:
         found: set[str] = set()
         for each in filters:
@@ -198,7 +209,7 @@ class Log:
 
     async def _batch(self, request: dict[str, object]) -> Page:
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[int] = loop.create_future()
+        done: asyncio.Future[tuple[int, int]] = loop.create_future()
         events: list[Stored] = []
         progress = 0
 
@@ -213,9 +224,11 @@ class Log:
                 events.append(stored(reply))
             elif status == 204:
                 assert reply.header is not None
-                done.set_result(int(header_value(reply.header, b"Nats-Num-Pending") or b"0"))
+                pending = int(header_value(reply.header, b"Nats-Num-Pending") or b"0")
+                up_to = int(header_value(reply.header, b"Nats-UpTo-Sequence") or b"0")
+                done.set_result((pending, up_to))
             elif status == 404:
-                done.set_result(0)
+                done.set_result((0, 0))
             elif status == 413:
                 done.set_exception(_TooMany(reply.header))
             elif status == 503:
@@ -231,7 +244,7 @@ class Log:
             while True:
                 try:
                     async with asyncio.timeout(QUIET_S):
-                        return Page(events, await asyncio.shield(done))
+                        return Page(events, *await asyncio.shield(done))
                 except TimeoutError:
                     if len(events) == progress:
                         raise Unavailable(f"{self._direct_get} fell silent") from None

@@ -83,6 +83,20 @@ def bucket(name: str, config: BrokerConfig) -> Stream:
     )
 
 
+def followed_bucket(name: str, config: BrokerConfig) -> Stream:
+    """A bucket whose every change, an expiry too, is told on `live.<name>.<key>`."""
+    plain = bucket(name, config)
+    return Stream(
+        plain.name,
+        {
+            **plain.config,
+            "allow_atomic": True,
+            "republish": {"src": f"$KV.{name}.>", "dest": f"{LIVE}{name}.>"},
+            "subject_delete_marker_ttl": NANOSECOND,
+        },
+    )
+
+
 async def ensure(bus: Bus, streams: list[Stream], consumers: list[Consumer] | None = None) -> None:
     """Create what is missing and update what differs.
 

@@ -90,6 +90,26 @@ def service(name: str, verb: str) -> str:
     return f"{SERVICE}{name}.{verb}"
 
 
+def connection_key(user_token: str, edge: str, connection: str) -> str:
+    """Key of one connection in the bucket `presence`."""
+    return f"{user_token}.{edge}.{connection}"
+
+
+def setting_key(user_token: str) -> str:
+    """Key of what a user has chosen to be, on all devices, in the bucket `presence`."""
+    return f"{user_token}.set"
+
+
+def seen_key(user_token: str) -> str:
+    """Key of when a user was last seen in the bucket `presence`."""
+    return f"{user_token}.seen"
+
+
+def edge_id(name: str, unique: str) -> str:
+    """The id of one start of an edge: a token that no other start has."""
+    return encode(name, "edge")[:64] + "-" + unique
+
+
 class Chat(NamedTuple):
     """A chat id taken apart: `kind` is dm, group or user; `tokens` are the encoded ids in it."""
 

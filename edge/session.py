@@ -89,13 +89,13 @@ class Session(Asker):
         now = edge.now()
         self.heard_at = now
         edge.counters.frames_in += 1
-        if (wait_s := self._frames.take(now)) > 0:
-            self.refuse_rate(now, wait_s, None)
-            return
         try:
             request = frames.decode_request(data)
         except frames.BadFrame as bad:
             self._malformed_frame(bad, now)
+            return
+        if (wait_s := self._frames.take(now)) > 0:
+            self.refuse_rate(now, wait_s, request)
             return
         if self._greeting is not None:
             self._greet(request, self._greeting)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, field
 
-from .fields import RequestId
+from .fields import GroupKind, RequestId
 
 
 class ServerInfo(Struct, kw_only=True):
@@ -178,6 +178,8 @@ class MemberAdded(Event, tag="member_added", kw_only=True):
     group_id: str
     by: str
     users: list[str]
+    name: str | None = None
+    kind: GroupKind | None = None
 
 
 class MemberRemoved(Event, tag="member_removed", kw_only=True):
@@ -186,6 +188,8 @@ class MemberRemoved(Event, tag="member_removed", kw_only=True):
     group_id: str
     by: str
     users: list[str]
+    name: str | None = None
+    kind: GroupKind | None = None
 
 
 class GroupUpdated(Event, tag="group_updated", kw_only=True):
