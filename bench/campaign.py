@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Campaign:
         self._folder = folder
         self._report = new_report(machine.describe(folder), quick=quick)
         self._prefix = ""
+        self._kept = 0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -64,7 +66,10 @@ class Campaign:
                 self._prefix = f"run {run + 1} of {self._runs}: " if self._runs > 1 else ""
                 waiting = list(self._scenarios)
                 while waiting:
-                    await self._on_one_stack(waiting)
+                    try:
+                        await self._on_one_stack(waiting)
+                    except BenchError as error:
+                        self._failed(waiting.pop(0), str(error))
         return self._report
 
     async def _on_one_stack(self, waiting: list[Scenario]) -> None:
@@ -105,8 +110,7 @@ class Campaign:
                     job, lambda text: self._say(scenario, text), timeout_s=120 + 5 * expected_s
                 )
             except BenchError as error:
-                self._report.failures.setdefault(scenario.name, []).append(str(error))
-                del waiting[0]
+                self._failed(waiting.pop(0), f"{error}{self._kept_logs(scenario, target)}")
                 return False
         others = outcome.notes.get(OTHERS, 0.0)
         if isinstance(others, float) and others > BUSY_CORES and self._patience_s > 0:
@@ -115,6 +119,18 @@ class Campaign:
         self._report.runs.setdefault(scenario.name, []).append(outcome)
         del waiting[0]
         return True
+
+    def _failed(self, scenario: Scenario, reason: str) -> None:
+        self._report.failures.setdefault(scenario.name, []).append(reason)
+
+    def _kept_logs(self, scenario: Scenario, target: Target) -> str:
+        """Copy the logs of the bench's own stack, which goes with its folder, and say where to."""
+        if target.logs is None or not Path(target.logs).is_dir():
+            return ""
+        self._kept += 1
+        kept = self._folder / f"{self._report.date}-{scenario.name}-logs-{self._kept}"
+        shutil.copytree(target.logs, kept)
+        return f" (logs: {kept})"
 
     def _say(self, scenario: Scenario, text: str) -> None:
         self._progress.update(self._bar, description=f"{self._prefix}{scenario.title}: {text}")

@@ -16,11 +16,14 @@ import msgspec
 import uvloop
 from msgspec import Struct
 
+from .client import Closed, Refused
 from .process import CpuMeter, machine_busy_s
 from .scenario import OTHERS, BenchError, Context, Outcome, Target
 from .scenarios import SCENARIOS
+from .wire import WireError
 
 OPEN_FILES = 16384
+_EXPECTED = (BenchError, Closed, Refused, WireError, OSError)
 
 
 class Job(Struct, kw_only=True):
@@ -100,16 +103,19 @@ def main() -> int:
             outcome.notes[OTHERS] = max(0.0, round(others_s / (time.monotonic() - begin_s), 2))
         _write(Line(outcome=outcome))
     except Exception as error:
-        traceback.print_exc()
-        _write(Line(failure=_explain(error)))
+        cause = _first(error)
+        if not isinstance(cause, _EXPECTED):
+            traceback.print_exc()
+        said = str(cause) if isinstance(cause, BenchError) else f"{type(cause).__name__}: {cause}"
+        _write(Line(failure=said))
         return 1
     return 0
 
 
-def _explain(error: BaseException) -> str:
+def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+    return error
 
 
 if __name__ == "__main__":

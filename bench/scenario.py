@@ -20,11 +20,15 @@ class BenchError(Exception):
 
 
 class Target(Struct, frozen=True, kw_only=True):
-    """A running stack: `host:port` of each edge, the token secret, the supervisor if known."""
+    """A running stack: `host:port` of each edge, the token secret.
+
+    Of a stack that it started itself the bench also knows the supervisor's pid and the logs.
+    """
 
     edges: tuple[str, ...]
     secret: str
     supervisor: int | None = None
+    logs: str | None = None
 
     def edge(self, index: int) -> str:
         """The address of an edge; with fewer edges than asked for, they take turns."""

@@ -82,7 +82,8 @@ class Stack:
         """Where the stack is."""
         edges = (f"127.0.0.1:{self._port}", f"127.0.0.1:{self._port + 1}")
         pid = self._process.pid if self._process else None
-        return Target(edges=edges, secret=self._secret, supervisor=pid)
+        logs = str(self._home / "data" / "log")
+        return Target(edges=edges, secret=self._secret, supervisor=pid, logs=logs)
 
     async def _ready(self) -> None:
         deadline = asyncio.get_running_loop().time() + READY_TIMEOUT_S

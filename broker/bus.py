@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 from nats.aio.client import Client
@@ -143,7 +143,7 @@ class Bus:
 
     # --- life ---
 
-    async def __aenter__(self) -> "Bus":
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._supervise(), name=f"bus {self._name}")
         return self
 

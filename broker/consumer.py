@@ -100,10 +100,11 @@ class Puller:
         self._status = 0
         self._changed = asyncio.Event()
         self._sid = bus.subscribe(f"{self._inbox}*", self._on_message)
-        bus.on_connect(self._changed.set)
+        self._forget = bus.on_connect(self._changed.set)
 
     def close(self) -> None:
         """Stop receiving."""
+        self._forget()
         self._bus.unsubscribe(self._sid)
 
     async def fetch(self, limit: int) -> list[Delivery]:
@@ -146,6 +147,12 @@ class Puller:
     def ack(self, deliveries: Iterable[Delivery]) -> None:
         """These are done. If it is lost, they come again."""
         commands = [b"PUB %b 0\r\n\r\n" % each.ack.encode() for each in deliveries]
+        if commands:
+            self._bus.write(b"".join(commands))
+
+    def give_back(self, deliveries: Iterable[Delivery]) -> None:
+        """These are not done: they may come again at once, here or elsewhere."""
+        commands = [b"PUB %b 4\r\n-NAK\r\n" % each.ack.encode() for each in deliveries]
         if commands:
             self._bus.write(b"".join(commands))
 

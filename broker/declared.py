@@ -1,6 +1,6 @@
 """Everything on the bus that a site needs, as data; `broker.streams.ensure` makes it so."""
 
-from . import dead, machine, pointers
+from . import dead, lease, machine, pointers, presence
 from .config import BrokerConfig
 from .streams import Stream, bucket, chat_stream
 
@@ -12,4 +12,6 @@ def declared(config: BrokerConfig) -> list[Stream]:
         dead.stream(config),
         bucket(machine.BUCKET, config),
         bucket(pointers.BUCKET, config),
+        presence.stream(config),
+        lease.stream(config),
     ]

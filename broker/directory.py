@@ -17,9 +17,26 @@ class Chats(Struct, kw_only=True):
 
 
 class Memberships(Struct, kw_only=True):
-    """For each user: group id to kind. Users for whom there was no room are left out."""
+    """For each user: group id to kind. Users for whom there was no room are left out.
+
+    `large` are those of the groups that members open to follow them.
+    """
 
     groups: dict[str, dict[str, Kind]]
+    large: list[str] = []
+
+
+class Shares(Struct, kw_only=True):
+    """Which of these other users are in a group with this one?"""
+
+    user: str
+    others: list[str]
+
+
+class Shared(Struct, kw_only=True):
+    """Those who are."""
+
+    users: list[str]
 
 
 class Create(Struct, kw_only=True):

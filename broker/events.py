@@ -44,6 +44,7 @@ class _Membership(Struct, kw_only=True):
     users: list[str]
     name: str
     kind: Literal["group", "channel"]
+    size: int = 0
 
 
 class MemberAdded(_Membership, tag="member_added", kw_only=True):
@@ -55,13 +56,17 @@ class MemberRemoved(_Membership, tag="member_removed", kw_only=True):
 
 
 class GroupUpdated(Struct, tag="group_updated", kw_only=True, omit_defaults=True):
-    """A group's name or its members' roles changed; only what changed is there."""
+    """A group's name or its members' roles changed; only what changed is there.
+
+    `large`: a channel came to be one that members open to follow it, or is one no longer.
+    """
 
     chat_id: str
     group_id: str
     by: str
     name: str | None = None
     roles: dict[str, str] | None = None
+    large: bool | None = None
 
 
 class MessageEdited(Struct, tag="message_edited", kw_only=True):
@@ -140,6 +145,13 @@ decode: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
 
 decode_identity = msgspec.json.Decoder(Identity).decode
 """Decode the identity of any stored message."""
+
+
+decode_update = msgspec.json.Decoder(GroupUpdated).decode
+"""Decode a `group_updated`."""
+
+UPDATE = b'{"type":"group_updated"'
+"""How a stored `group_updated` begins."""
 
 
 def with_seq(seq: int, stored: bytes) -> bytes:

@@ -10,9 +10,10 @@ missed last event is found too.
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from .bus import Bus
-from .errors import BrokerError
+from .errors import BrokerError, Unavailable
 from .log import Log, Page, Stored, sequence_of
 from .subjects import CHAT_SUBJECTS, LIVE
 
@@ -47,6 +48,7 @@ class Feed:
         self._check_wanted = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._end = ExitStack()
         self._started = False
         self.position = 0
         self.epoch = ""
@@ -55,15 +57,22 @@ class Feed:
         self.checked_at = 0.0
 
     async def __aenter__(self) -> "Feed":
-        for pattern in CHAT_SUBJECTS:
-            self._bus.subscribe(LIVE + pattern, self._on_live)
-        state = await self._log.state()
+        sids = [self._bus.subscribe(LIVE + each, self._on_live) for each in CHAT_SUBJECTS]
+        for sid in sids:
+            self._end.callback(self._bus.unsubscribe, sid)
+        try:
+            state = await self._log.state()
+        except BaseException:
+            self._end.close()
+            raise
         self.epoch, self.position = state.epoch, state.last_seq
-        self._known_last = state.last_seq
+        self._known_last = max(self._known_last, state.last_seq)
         self._stash = {seq: each for seq, each in self._stash.items() if seq > self.position}
         self._started = True
         self._drain_stash()
-        self._bus.on_connect(self._check_wanted.set)
+        if self.position < self._known_last:
+            self._repair_wanted.set()
+        self._end.callback(self._bus.on_connect(self._check_wanted.set))
         self._tasks = [
             asyncio.create_task(self._repair_loop(), name="feed repair"),
             asyncio.create_task(self._check_loop(), name="feed check"),
@@ -73,11 +82,14 @@ class Feed:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # First, so that whoever begins anew on this connection is the only one to deliver.
+        self._end.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
         for _seq, waiter in self._waiters:
-            waiter.cancel()
+            if not waiter.done():
+                waiter.set_exception(Unavailable("the feed has ended"))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -85,7 +97,10 @@ class Feed:
             self._on_reset()
 
     async def reached(self, seq: int) -> None:
-        """Wait until the event at `seq` has been delivered. The caller sets the deadline."""
+        """Wait until the event at `seq` has been delivered. The caller sets the deadline.
+
+        Raises `Unavailable` when the feed ends before.
+        """
         if seq <= self.position:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -179,10 +179,22 @@ class Log:
             return found
 
     async def _last(self, filters: list[str], up_to_seq: int | None) -> list[Stored]:
-        request: dict[str, object] = {"multi_last": filters, "batch": MULTI_LAST}
+        found: list[Stored] = []
+        request: dict[str, object] = {
+            "multi_last": filters,
+            "batch": MULTI_LAST,
+            "max_bytes": BATCH_BYTES,
+        }
         if up_to_seq is not None:
             request["up_to_seq"] = up_to_seq
-        return (await self._batch(request)).events
+        while True:
+            page = await self._batch(request)
+            found += page.events
+            if not page.pending or not page.events:
+                return found
+            # It ended for its size; the rest has to be as of the same sequence.
+            request["seq"] = page.events[-1].seq + 1
+            request["up_to_seq"] = page.up_to
 
     async def snapshot(self, filters: list[str]) -> Page | None:
         """What is last of each subject that matches, all at one sequence; None: over 1,024."""
@@ -194,6 +206,9 @@ class Log:
     async def _subjects(self, filters: list[str]) -> list[str]:
         found: set[str] = set()
         for each in filters:
+            if "*" not in each:
+                found.add(each)
+                continue
             offset = 0
             while True:
                 request = msgspec.json.encode({"subjects_filter": each, "offset": offset})

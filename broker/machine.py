@@ -1,8 +1,10 @@
 """The lease on a machine number for Snowflake ids, in the bucket `machines`.
 
 Two keys for a number: `<n>` is the lease itself, created only if absent, with a TTL; `high.<n>`
-has no TTL and records up to which time ids may have been made with that number. Whoever leases it
-next starts above, so that ids stay unique even when the clock has stepped back in between.
+has no TTL and records up to which time ids may have been made with that number, and by whom.
+Whoever leases it next starts above, so that ids stay unique even when the clock has stepped back in
+between. The record is written by compare-and-set, so that a holder that slept through the end of
+its lease can neither make more ids nor spoil the record of the next one.
 """
 
 import asyncio
@@ -32,6 +34,7 @@ class MachineLease:
         self._owner = uuid4().hex.encode()
         self._machine = 0
         self._revision = 0
+        self._high_revision = 0
         self._task: asyncio.Task[None] | None = None
         self.ids: Snowflake
 
@@ -44,24 +47,27 @@ class MachineLease:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        self.ids.ceiling_ms = 0
         try:
-            await self._bucket.put(f"high.{self._machine}", b"%d" % self.ids.last_ms)
-            await self._put_lease(ttl_s=1, revision=self._revision)
+            await self._extend(ttl_s=1, high_ms=self.ids.last_ms)
         except BrokerError as error:
             _log.info("machine lease not returned, it ends by itself in %d s: %s", TTL_S, error)
-        self.ids.ceiling_ms = 0
 
     async def _acquire(self) -> None:
         for machine in random.sample(range(MACHINES), MACHINES):
-            self._machine = machine
             try:
-                await self._put_lease(ttl_s=TTL_S, revision=0)
+                revision = await self._bucket.put(
+                    str(machine), self._owner, revision=0, ttl_s=TTL_S
+                )
             except Conflict:
                 continue
             recorded = await self._bucket.last(f"high.{machine}")
-            floor_ms = int(recorded.data) if recorded else 0
+            # All at once: had reading failed, number and generator would still be the old ones.
+            self._machine, self._revision = machine, revision
+            self._high_revision = recorded.seq if recorded else 0
+            floor_ms = int(recorded.data.split()[0]) if recorded else 0
             self.ids = Snowflake(machine, floor_ms=floor_ms)
-            await self._record()
+            await self._raise_ceiling()
             return
         raise Unavailable(f"all {MACHINES} machine numbers are leased; stop an edge or wait")
 
@@ -78,25 +84,43 @@ class MachineLease:
 
     async def _renew(self) -> None:
         try:
-            await self._put_lease(ttl_s=TTL_S, revision=self._revision)
+            await self._raise_ceiling()
         except Conflict:
-            present = await self._bucket.last(str(self._machine))
-            if present is not None and present.data == self._owner:
-                self._revision = present.seq
-                await self._put_lease(ttl_s=TTL_S, revision=self._revision)
-            else:
-                _log.warning("machine lease %d was lost; taking another", self._machine)
-                self.ids.ceiling_ms = 0
-                await self._acquire()
-                return
-        await self._record()
+            _log.warning("machine lease %d was lost; taking another", self._machine)
+            self.ids.ceiling_ms = 0
+            await self._acquire()
 
-    async def _record(self) -> None:
-        ceiling_ms = max(unix_ms(), self.ids.last_ms) + RECORD_AHEAD_MS
-        await self._bucket.put(f"high.{self._machine}", b"%d" % ceiling_ms)
-        self.ids.ceiling_ms = ceiling_ms
+    async def _raise_ceiling(self) -> None:
+        """Extend the lease, and then what may be made. Raises `Conflict` if another one has it."""
+        ids = self.ids
+        ceiling_ms = max(max(unix_ms(), ids.last_ms) + RECORD_AHEAD_MS, ids.ceiling_ms)
+        await self._extend(ttl_s=TTL_S, high_ms=ceiling_ms)
+        ids.ceiling_ms = ceiling_ms
 
-    async def _put_lease(self, *, ttl_s: int, revision: int) -> None:
+    async def _extend(self, *, ttl_s: int, high_ms: int) -> None:
+        try:
+            await self._put(ttl_s, high_ms)
+        except Conflict:
+            if not await self._still_ours():
+                raise
+            await self._put(ttl_s, high_ms)
+
+    async def _put(self, ttl_s: int, high_ms: int) -> None:
         self._revision = await self._bucket.put(
-            str(self._machine), self._owner, revision=revision, ttl_s=ttl_s
+            str(self._machine), self._owner, revision=self._revision, ttl_s=ttl_s
         )
+        record = b"%d %b" % (high_ms, self._owner)
+        self._high_revision = await self._bucket.put(
+            f"high.{self._machine}", record, revision=self._high_revision
+        )
+
+    async def _still_ours(self) -> bool:
+        """Whether the conflict was with ourselves: a write whose answer was lost."""
+        lease = await self._bucket.last(str(self._machine))
+        high = await self._bucket.last(f"high.{self._machine}")
+        if lease is None or lease.data != self._owner:
+            return False
+        if high is not None and not high.data.endswith(self._owner):
+            return False
+        self._revision, self._high_revision = lease.seq, high.seq if high is not None else 0
+        return True

@@ -27,17 +27,17 @@ class Pointers:
         self._bucket = Bucket(bus, BUCKET)
         self._reader = Log(bus, stream=self._bucket.stream)
 
-    async def advance(self, chat_id: str, user: str, to: Pointer) -> bool:
-        """Move a pointer to `to` if that is forward; whether it was."""
+    async def advance(self, chat_id: str, user: str, to: Pointer) -> Pointer:
+        """Move a pointer to `to` if that is forward; where it stands then."""
         key = self._key(chat_id, user)
         for _ in range(ATTEMPTS):
             present = await self._bucket.last(key)
-            if present is not None and _decode(present.data).seq >= to.seq:
-                return False
+            if present is not None and (stands := _decode(present.data)).seq >= to.seq:
+                return stands
             revision = present.seq if present is not None else 0
             try:
                 await self._bucket.put(key, msgspec.json.encode(to), revision=revision)
-                return True
+                return to
             except Conflict:
                 continue
         raise Unavailable("the read pointer is moved by too many at once")

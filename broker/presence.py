@@ -29,6 +29,7 @@ SEEN_TTL_S = 90 * 86_400
 USERS_A_READ = 100
 
 Status = Literal["online", "away", "dnd", "invisible", "offline"]
+Choice = Literal["online", "away", "dnd", "invisible"]
 _PREFIX = len(f"$KV.{BUCKET}.")
 
 
@@ -86,17 +87,22 @@ _decode_seen = msgspec.json.Decoder(Seen).decode
 def state(values: Iterable[tuple[str, bytes]], living: Container[str]) -> State:
     """Read a user's keys (without the user's token); connections of edges not `living` are none."""
     connections: list[Connection] = []
-    setting, seen = NOTHING, None
+    choice, seen = NOTHING, None
     for key, data in values:
         if not data:
             continue
         if key == "set":
-            setting = _decode_setting(data)
+            choice = _decode_setting(data)
         elif key == "seen":
             seen = _decode_seen(data).at
         elif key.partition(".")[0] in living:
             connections.append(_decode_connection(data))
-    return State(connections, setting, seen)
+    return State(connections, choice, seen)
+
+
+def setting(data: bytes) -> Setting:
+    """A choice as it was written; empty: none."""
+    return _decode_setting(data) if data else NOTHING
 
 
 def together(connections: Collection[Connection]) -> Status:
@@ -127,7 +133,7 @@ def status_on_arrival(others: Collection[Connection]) -> Literal["online", "away
 
 
 def chosen(
-    status: Literal["online", "away", "dnd", "invisible"], text: str | None, before: Setting
+    status: Choice, text: str | None, before: Setting
 ) -> tuple[Literal["online", "away"], Setting]:
     """What a choice makes of the device it was made on, and of the user; no text: as before."""
     kept = before.text if text is None else text

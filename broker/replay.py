@@ -10,12 +10,15 @@ import heapq
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
+from .errors import Unavailable
 from .log import Log, Stored
 
 CHAT_EVENTS = 1000
 WINDOW_EVENTS = 8192
 SMALLEST_PAGE = 16
 PARALLEL = 16
+LAG_RETRY_S = 0.02
+LAG_RETRIES = 100
 
 
 class Range(NamedTuple):
@@ -84,24 +87,38 @@ class Replay:
             return
         subject = latest.subject
         first = True
+        attempt = 0
         seq = start
         while seq <= latest.seq:
             found = await self._log.read(subject, seq, page)
             if first and len(found.events) + found.pending > CHAT_EVENTS:
                 first = False
                 newest = await self._newest(subject, found.events[0].seq, latest.seq)
-                if newest > start:
+                if newest > found.events[0].seq:
                     self.missing.append(Range(subject, start, newest - 1))
                     seq = newest
                     continue
             first = False
             if not found.events:
-                return
+                attempt += 1
+                if not await self._behind(latest, attempt):
+                    return
+                continue
+            attempt = 0
             for event in found.events:
                 if event.seq > latest.seq:
                     return
                 yield event
             seq = found.events[-1].seq + 1
+
+    async def _behind(self, latest: Stored, attempt: int) -> bool:
+        """Whether the replica that answered lags: `latest` was seen, and is still in the log."""
+        if (await self._log.state()).first_seq > latest.seq:
+            return False
+        if attempt > LAG_RETRIES:
+            raise Unavailable(f"{latest.subject} is not readable up to {latest.seq} yet")
+        await asyncio.sleep(LAG_RETRY_S)
+        return True
 
     async def _newest(self, subject: str, low: int, high: int) -> int:
         """The seq from which `CHAT_EVENTS` events are left up to `high`, by binary search."""

@@ -83,18 +83,15 @@ def bucket(name: str, config: BrokerConfig) -> Stream:
     )
 
 
-def followed_bucket(name: str, config: BrokerConfig) -> Stream:
-    """A bucket whose every change, an expiry too, is told on `live.<name>.<key>`."""
+def followed_bucket(name: str, config: BrokerConfig, *, expiries: bool = False) -> Stream:
+    """A bucket whose every change, with `expiries` those too, is told on `live.<name>.<key>`."""
     plain = bucket(name, config)
-    return Stream(
-        plain.name,
-        {
-            **plain.config,
-            "allow_atomic": True,
-            "republish": {"src": f"$KV.{name}.>", "dest": f"{LIVE}{name}.>"},
-            "subject_delete_marker_ttl": NANOSECOND,
-        },
-    )
+    followed = {
+        "allow_atomic": True,
+        "republish": {"src": f"$KV.{name}.>", "dest": f"{LIVE}{name}.>"},
+    }
+    markers = {"subject_delete_marker_ttl": NANOSECOND} if expiries else {}
+    return Stream(plain.name, {**plain.config, **followed, **markers})
 
 
 async def ensure(bus: Bus, streams: list[Stream], consumers: list[Consumer] | None = None) -> None:

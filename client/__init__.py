@@ -2,6 +2,7 @@
 
 from edge.frames import (
     Ack,
+    Activity,
     CaughtUp,
     ChatEvent,
     Event,
@@ -9,22 +10,33 @@ from edge.frames import (
     GroupUpdated,
     MemberAdded,
     MemberRemoved,
+    MessageDeleted,
+    MessageEdited,
     Missing,
+    PresenceEvent,
+    Reaction,
+    ReadReceiptEvent,
     TypingEvent,
 )
 
+from .chat_ids import dm_chat_id, group_chat_id
 from .client import Client
 from .cursor_file import FileCursorStore
 from .cursor_store import CursorStore, MemoryCursorStore
+from .following import Presence
 from .groups import Group, Member, MemberPage
 from .inbox import ClientEvent
+from .messages import ChatPage, ChatSummary, Message, MessagePage
 from .state import ConnectionState
 from .tokens import TokenSource
 
 __all__ = [
     "Ack",
+    "Activity",
     "CaughtUp",
     "ChatEvent",
+    "ChatPage",
+    "ChatSummary",
     "Client",
     "ClientEvent",
     "ConnectionState",
@@ -39,7 +51,17 @@ __all__ = [
     "MemberPage",
     "MemberRemoved",
     "MemoryCursorStore",
+    "Message",
+    "MessageDeleted",
+    "MessageEdited",
+    "MessagePage",
     "Missing",
+    "Presence",
+    "PresenceEvent",
+    "Reaction",
+    "ReadReceiptEvent",
     "TokenSource",
     "TypingEvent",
+    "dm_chat_id",
+    "group_chat_id",
 ]

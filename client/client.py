@@ -1,7 +1,8 @@
 """The client: `async with Client(url, token) as c`, `await c.send(…)`, `async for event in c`.
 
 See `docs/client.md`. This module only joins the parts: `runner` keeps connected, `sender` has the
-requests, `inbox` the events, `tracker` knows which are new, `keeper` saves the cursor.
+requests, `inbox` the events, `tracker` knows which are new, `keeper` saves the cursor. What can be
+asked stands in `groups`, `changes`, `past` and `following`.
 """
 
 import asyncio
@@ -10,9 +11,22 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from uuid import uuid4
 
-from edge.frames import Ack, Chat, GroupChat, Refresh, Request, Result, Typing, Welcome
+from edge.frames import (
+    Ack,
+    Activity,
+    Chat,
+    GroupChat,
+    PresenceEvent,
+    Refresh,
+    Request,
+    Result,
+    Typing,
+    Welcome,
+)
 
 from .address import endpoint, with_parameters
+from .changes import ChangeRequests
+from .chat_ids import group_of, other_of
 from .cursor_store import CursorStore, MemoryCursorStore
 from .errors import (
     ClientClosed,
@@ -23,9 +37,12 @@ from .errors import (
     NotAllowed,
     ServerError,
 )
+from .following import Followed, FollowRequests
 from .groups import GroupRequests
 from .inbox import ClientEvent, Inbox
 from .keeper import CursorKeeper
+from .past import PastRequests
+from .requests import Write
 from .runner import Runner
 from .sender import Sender
 from .state import ConnectionState
@@ -37,7 +54,7 @@ log = logging.getLogger("hikyaku.client")
 SHUT_DOWN_WITHIN_S = 10.0
 
 
-class Client(GroupRequests):
+class Client(ChangeRequests, PastRequests, GroupRequests, FollowRequests):
     """One user on one device. Everything runs in the event loop in which it was started.
 
     Entering the context waits until the server has welcomed us, at most `open_timeout_s`; `start`
@@ -62,6 +79,7 @@ class Client(GroupRequests):
     ) -> None:
         self.state = ConnectionState("closed")
         self.session: Welcome | None = None
+        self._user = user
         self._address = with_parameters(endpoint(url), user_id=user, device=device)
         self._tokens = Tokens(token)
         self._store = cursor_store or MemoryCursorStore()
@@ -71,6 +89,7 @@ class Client(GroupRequests):
         self._inbox = Inbox(inbox_size)
         self._keeper = CursorKeeper(self._store, self._inbox)
         self._sender = Sender(outbox_size)
+        self._followed = Followed()
         self._online = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
 
@@ -114,6 +133,7 @@ class Client(GroupRequests):
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keeper.run(), name="hikyaku cursor")
+                tasks.create_task(self._keep_following(), name="hikyaku following")
                 await runner.run()
         except* ConnectionStopped as group:
             error = next(e for e in group.exceptions if isinstance(e, ConnectionStopped))
@@ -169,6 +189,7 @@ class Client(GroupRequests):
     def _welcomed(self, frame: Welcome) -> None:
         self.session = frame
         self._online.set()
+        self._followed.welcomed.set()
 
     def _set_state(self, state: ConnectionState) -> None:
         if state != self.state:
@@ -186,6 +207,9 @@ class Client(GroupRequests):
             return await self._inbox.get()
         except ClientClosed:
             raise StopAsyncIteration from None
+
+    async def _give(self, event: PresenceEvent | Activity) -> None:
+        await self._inbox.put_patiently(event)
 
     # --- messages ---
 
@@ -249,12 +273,20 @@ class Client(GroupRequests):
         )
         return await self._write(frame, lane=f"group {group_id}", deadline_s=deadline_s)
 
-    async def _write(self, frame: Chat | GroupChat, *, lane: str, deadline_s: float | None) -> Ack:
+    def _lane(self, chat_id: str) -> str:
+        """Sends name their lane after whom they go to, for that is known before we are welcomed."""
+        me = self._user or (self.session.user_id if self.session is not None else None)
+        if me is not None and (other := other_of(chat_id, me)) is not None:
+            return f"dm {other}"
+        group_id = group_of(chat_id)
+        return f"chat {chat_id}" if group_id is None else f"group {group_id}"
+
+    async def _write(self, frame: Write, *, lane: str, deadline_s: float | None) -> Ack:
         answer = await self._request(
             frame, lane=lane, client_id=frame.client_id, deadline_s=deadline_s
         )
         if not isinstance(answer, Ack):
-            raise ServerError("internal", "the server answered a message with a result")
+            raise ServerError("internal", "the server answered a write with a result")
         return answer
 
     async def typing(self, *, to: str | None = None, group_id: str | None = None) -> None:
@@ -276,8 +308,15 @@ class Client(GroupRequests):
 
     # --- requests ---
 
-    async def _ask(self, frame: Request, *, client_id: str | None = None) -> Result:
-        answer = await self._request(frame, client_id=client_id)
+    async def _ask(
+        self,
+        frame: Request,
+        *,
+        lane: str | None = None,
+        client_id: str | None = None,
+        deadline_s: float | None = None,
+    ) -> Result:
+        answer = await self._request(frame, lane=lane, client_id=client_id, deadline_s=deadline_s)
         if not isinstance(answer, Result):
             raise ServerError("internal", "the server answered a question with an ack")
         return answer

@@ -19,11 +19,14 @@ from websockets.exceptions import ConnectionClosed
 
 from edge.frames import (
     Ack,
+    Activity,
     CaughtUp,
     Error,
     Event,
     Ping,
     Pong,
+    PresenceEvent,
+    ReadReceiptEvent,
     Result,
     ServerFrame,
     TypingEvent,
@@ -178,9 +181,12 @@ class Connection:
                 self._sender.answered(frame)
             case Error():
                 self._sender.refused(frame)
-            case Event():
+            case Event() | ReadReceiptEvent(seq=int()):
                 if await self._room() and self._tracker.admit(frame):
                     self._inbox.put(frame, self._tracker.position)
+            case ReadReceiptEvent() | PresenceEvent() | Activity():
+                if await self._room():
+                    self._inbox.put(frame, None)
             case CaughtUp():
                 if await self._room():
                     with _cursor_from_server():

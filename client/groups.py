@@ -1,11 +1,8 @@
 """What a client can do with groups. Each call waits for the server's answer or raises."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
 from uuid import uuid4
 
-import msgspec
 from msgspec import Struct
 
 from edge.frames import (
@@ -18,14 +15,12 @@ from edge.frames import (
     GroupMembers,
     GroupRemove,
     GroupUpdate,
-    Request,
     Result,
     Role,
 )
 
-from .errors import NotMember, ServerError
-
-T = TypeVar("T")
+from .errors import NotMember
+from .requests import Requests, read_answer
 
 
 class Group(Struct, kw_only=True):
@@ -56,12 +51,8 @@ class MemberPage(Struct, kw_only=True):
     more: bool = False
 
 
-class GroupRequests(ABC):
+class GroupRequests(Requests):
     """The group methods of `Client`."""
-
-    @abstractmethod
-    async def _ask(self, frame: Request, *, client_id: str | None = None) -> Result:
-        """Send a question and wait for its `result`."""
 
     async def create_group(
         self,
@@ -105,7 +96,7 @@ class GroupRequests(ABC):
     ) -> MemberPage:
         """List members, `limit` at a time."""
         result = await self._ask(GroupMembers(group_id=group_id, after=after, limit=limit))
-        found = _read(result.members, list[Member])
+        found = read_answer(result.members, list[Member])
         return MemberPage(members=found, more=bool(result.more))
 
     async def group_info(self, group_id: str) -> Group:
@@ -127,11 +118,4 @@ class GroupRequests(ABC):
 
 
 def _group(result: Result) -> Group:
-    return _read(result.group, Group)
-
-
-def _read(value: object, kind: type[T]) -> T:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise ServerError("internal", f"the server's answer has wrong fields: {error}") from None
+    return read_answer(result.group, Group)

@@ -3,12 +3,19 @@
 import asyncio
 from collections import deque
 
-from edge.frames import CaughtUp, Event, TypingEvent
+from edge.frames import (
+    Activity,
+    CaughtUp,
+    Event,
+    PresenceEvent,
+    ReadReceiptEvent,
+    TypingEvent,
+)
 
 from .errors import ClientError
 from .position import Position
 
-ClientEvent = Event | TypingEvent | CaughtUp
+ClientEvent = Event | ReadReceiptEvent | TypingEvent | PresenceEvent | Activity | CaughtUp
 """What `async for event in client` gives; the kinds of `Event` are those of `edge.frames`."""
 
 
@@ -42,6 +49,13 @@ class Inbox:
         """Queue an event; `position` is where the application is once it has had it."""
         self._events.append((event, position))
         self._arrived.set()
+
+    async def put_patiently(self, event: ClientEvent) -> None:
+        """Queue an event that is not of the log, once there is room."""
+        while self.full and self._stopped is None:
+            self.room.clear()
+            await self.room.wait()
+        self.put(event, None)
 
     async def get(self) -> ClientEvent:
         """Give the next event. Raises the error that `stop` was given when no more will come."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import msgspec
 
-from edge.frames import CaughtUp, ChatEvent, Event, GroupChatEvent, Welcome
+from edge.frames import CaughtUp, ChatEvent, Event, GroupChatEvent, ReadReceiptEvent, Welcome
 
 from .position import Position
 
@@ -71,9 +71,11 @@ class Tracker:
         elif at.since is None:
             self._at = replace(at, since=at.seq)
 
-    def admit(self, event: Event) -> bool:
-        """Say whether the event is new, and remember it."""
+    def admit(self, event: Event | ReadReceiptEvent) -> bool:
+        """Say whether the event is new, and remember it. One without `seq` is not of the log."""
         at = self._at
+        if event.seq is None:
+            return True
         if at is not None and at.epoch == self._epoch:
             if event.seq <= at.seq:
                 self._repeats = True

@@ -57,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--as", dest="user", required=True, metavar="USER", help="the user id")
     chat.add_argument("--url", help="address of an edge; the first one of this configuration")
     chat.add_argument("--token", help="made here if not given and the secret is known")
+    dead = add("dead", _dead, "look at events that a worker could not handle, and replay them")
+    dead.add_argument("action", choices=("list", "show", "replay"), help="what to do")
+    dead.add_argument("number", nargs="?", type=_positive, help="of one letter, see `list`")
+    dead.add_argument("--all", action="store_true", help="replay every letter")
     commands.add_parser("bench", help="measure a running stack (`bench --help` for more)")
     return parser
 
@@ -126,6 +130,12 @@ def _doctor(_: argparse.Namespace) -> int:
     from .doctor import examine
 
     return examine(_load().settings)
+
+
+def _dead(arguments: argparse.Namespace) -> int:
+    from .dead import run
+
+    return run(_load().settings, arguments.action, arguments.number, every=arguments.all)
 
 
 def _chat(arguments: argparse.Namespace) -> int:

@@ -86,6 +86,11 @@ def choose(
     return chosen
 
 
+def remembered(file: Path) -> dict[str, int]:
+    """What was last chosen, by name; empty if nothing was."""
+    return _read(file)
+
+
 def _checked(name: str, port: int) -> int:
     why = why_not("127.0.0.1", port)
     if why:

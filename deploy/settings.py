@@ -14,13 +14,15 @@ from msgspec import Meta, Struct
 from broker.config import BrokerConfig
 from edge.config import EdgeConfig, TokenConfig
 from edge.frames import Limits
-from store.config import StoreConfig
+from store.config import ArchiveConfig, StoreConfig
 from workers.config import WorkerConfig
 
 _EDGE = EdgeConfig()
 _BROKER = BrokerConfig()
 _STORE = StoreConfig()
 _WORKER = WorkerConfig()
+_ARCHIVE = ArchiveConfig()
+_DAY_S = 86_400
 _LIMITS = Limits()
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _AUTO: Literal["auto"] = "auto"
@@ -141,6 +143,9 @@ class Settings(Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=0, le=3600, description="Time over which a stopping edge sends clients away."),
     ] = _EDGE.drain_s
+    presence_lease_s: Annotated[
+        int, Meta(ge=2, le=3600, description="Users of an edge that died are offline after this.")
+    ] = _EDGE.presence_lease_s
     replicas: Annotated[
         Replicas, Meta(description="Copies of the log: 1, or 3 in a cluster of NATS servers.")
     ] = cast(Replicas, _BROKER.replicas)
@@ -151,6 +156,23 @@ class Settings(Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=120, le=1e9, description="How long a client may be away and still be resumed."),
     ] = _BROKER.max_age_s
+    hot_days: Annotated[
+        float, Meta(ge=0.001, le=36500, description="Messages older than this are archived.")
+    ] = _ARCHIVE.hot_days
+    retention_days: Annotated[
+        float,
+        Meta(ge=0, le=36500, description="Messages older than this are removed; 0 keeps them."),
+    ] = _ARCHIVE.retention_days
+    objects_url: Annotated[
+        str,
+        Meta(description="Object store, s3://bucket/prefix or file:///folder; empty: the home's."),
+    ] = _ARCHIVE.url
+    archive_interval_s: Annotated[
+        float, Meta(ge=1, le=1e7, description="Time between two runs of the archive.")
+    ] = _WORKER.archive_interval_s
+    archive_buckets: Annotated[
+        int, Meta(ge=1, le=9999, description="Groups of chats with archive files of their own.")
+    ] = _ARCHIVE.buckets
     log_level: Annotated[
         LogLevel, Meta(description="Least severity of what is written to the logs.")
     ] = cast(LogLevel, _EDGE.log_level)
@@ -192,6 +214,7 @@ def edge_config(settings: Settings, number: int) -> EdgeConfig:
         outbox_bytes=settings.outbox_bytes,
         request_timeout_s=settings.request_timeout_s,
         drain_s=settings.drain_s,
+        presence_lease_s=settings.presence_lease_s,
         log_level=settings.log_level,
     )
 
@@ -205,9 +228,22 @@ def worker_config(settings: Settings) -> WorkerConfig:
             url=settings.mongo_url or _STORE.url,
             database=settings.mongo_database,
         ),
+        archive=archive_config(settings),
+        archive_interval_s=settings.archive_interval_s,
         group_members=settings.group_members,
         health_port=settings.worker_health_port,
         log_level=settings.log_level,
+    )
+
+
+def archive_config(settings: Settings) -> ArchiveConfig:
+    """Where old messages go, and when."""
+    return ArchiveConfig(
+        url=settings.objects_url or (settings.home_path / "objects").as_uri(),
+        hot_days=settings.hot_days,
+        retention_days=settings.retention_days,
+        log_days=settings.stream_max_age_s / _DAY_S,
+        buckets=settings.archive_buckets,
     )
 
 

@@ -89,6 +89,20 @@ def _replicas(settings: Settings) -> Iterator[Problem]:
         yield "replicas", f"{settings.replicas} copies need three servers: {why}"
 
 
+def _archive(settings: Settings) -> Iterator[Problem]:
+    if settings.hot_days * 86_400 <= settings.stream_max_age_s:
+        log = f"HIKYAKU_STREAM_MAX_AGE_S={settings.stream_max_age_s:g}"
+        yield "hot_days", f"{settings.hot_days:g} days must be more than the log has, {log}"
+
+
+def _objects(settings: Settings) -> Iterator[Problem]:
+    url = settings.objects_url
+    local = url.startswith("file:///") and len(url) > len("file:///")
+    if url and not local and not _is_url(url, ("s3",)):
+        expected = "expected s3://bucket/prefix or file:///folder"
+        yield "objects_url", f"{masked(url)!r} does not fit: {expected}"
+
+
 def _urls(settings: Settings) -> Iterator[Problem]:
     for url in settings.nats_url:
         if not _is_url(url, ("nats", "tls")):
@@ -127,4 +141,6 @@ _CHECKS: tuple[tuple[Set[str], _Check], ...] = (
     ({"replicas", "nats_url"}, _replicas),
     ({"nats_url", "mongo_url"}, _urls),
     ({"origins"}, _origins),
+    ({"hot_days", "stream_max_age_s"}, _archive),
+    ({"objects_url"}, _objects),
 )

@@ -11,7 +11,7 @@ from .service import Service
 from .settings import Settings, edge_url, reachable_host
 from .settings_load import PREFIX
 
-WORKERS = ("directory", "persist", "query")
+WORKERS = ("directory", "persist", "query", "archive")
 """Names of the workers to run, one process each."""
 
 MAX_DRAIN_S = 5.0

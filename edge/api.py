@@ -53,6 +53,7 @@ class Exchange(Asker):
         self.edge = edge
         self.user = user
         self.lost = False
+        self.writing = 0
         self._answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def push(self, frame: Any) -> None:

@@ -58,7 +58,7 @@ async def development_token(request: Request) -> Response:
     try:
         user_id = msgspec.json.decode(body, type=_TokenRequest).user_id
         subjects.encode(user_id, "user_id")
-    except (msgspec.DecodeError, InvalidName) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, InvalidName) as error:
         return _error(400, "invalid", str(error))
     expires_at = int(time.time()) + DEVELOPMENT_TOKEN_S
     claims: dict[str, object] = {"sub": user_id, "exp": expires_at}

@@ -23,17 +23,25 @@ _log = logging.getLogger("hikyaku.asker")
 
 
 class Asker:
-    """Knows who asks, and takes the answers. `lost`: nobody waits for them any more."""
+    """Knows who asks, and takes the answers. `lost`: nobody waits for them any more.
 
-    __slots__ = ("edge", "lost", "user")
+    `writing` counts the writes that are on their way to the log.
+    """
+
+    __slots__ = ("edge", "lost", "user", "writing")
 
     edge: "Edge"
     user: "User"
     lost: bool
+    writing: int
 
     def push(self, frame: Any) -> None:
         """Take one frame struct as an answer."""
         raise NotImplementedError
+
+    def written(self) -> None:
+        """A write was answered."""
+        self.writing -= 1
 
     def refuse_rate(self, now: float, wait_s: float, request: Any) -> None:
         """Answer what came too fast."""

@@ -41,4 +41,5 @@ class EdgeConfig(Struct, frozen=True, kw_only=True):
     outbox_bytes: int = 1024 * 1024
     request_timeout_s: float = 5.0
     drain_s: float = 5.0
+    presence_lease_s: int = 10
     log_level: str = "info"

@@ -6,6 +6,7 @@ cannot lose: when the log is replaced by another, it closes its sessions and sta
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -29,6 +30,7 @@ from .config import EdgeConfig
 from .heartbeat import Heartbeat
 from .hub import Hub
 from .memberships import MembershipReader
+from .presence import Presence
 from .session import Session
 from .socket import text_frame
 from .tokens import TokenVerifier
@@ -80,6 +82,7 @@ class Edge:
         self.draining = False
         self._on_failure = on_failure
         self._lease: MachineLease | None = None
+        self._presence: Presence | None = None
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log_changed = asyncio.Event()
@@ -119,6 +122,7 @@ class Edge:
             self._log_changed.clear()
             for session in self.hub.all_sessions():
                 session.close(CloseCode.SERVICE_RESTART, "the log was replaced")
+            self.hub.forget_sizes()
             await asyncio.sleep(RETRY_S)
 
     async def _begin(self, stack: AsyncExitStack) -> None:
@@ -127,6 +131,8 @@ class Edge:
         await ensure(self.asking, declared(self.config.broker))
         if self._lease is None:
             self._lease = await self._stack.enter_async_context(MachineLease(self.asking))
+        if self._presence is None:
+            self._presence = await self._stack.enter_async_context(Presence(self))
         feed = Feed(self.live, self.log, self.hub.on_event, self._log_changed.set)
         self.feed = await stack.enter_async_context(feed)
         _log.info("%s is ready: epoch %s, seq %d", self.config.name, feed.epoch, feed.position)
@@ -134,14 +140,17 @@ class Edge:
     async def drain(self) -> None:
         """Send everyone elsewhere, spread over the drain time, and commit what waits."""
         self.draining = True
+        reason = "this server stops; go elsewhere"
         sessions = self.hub.all_sessions()
-        step = max(1, len(sessions) // DRAIN_STEPS)
-        pause_s = self.config.drain_s / DRAIN_STEPS if sessions else 0.0
+        step = max(1, math.ceil(len(sessions) / DRAIN_STEPS))
         for start in range(0, len(sessions), step):
             for session in sessions[start : start + step]:
-                session.close(CloseCode.DRAINING, "this server stops; go elsewhere")
-            await asyncio.sleep(pause_s if len(sessions) > step else 0)
+                session.leave(reason)
+            if start + step < len(sessions):
+                await asyncio.sleep(self.config.drain_s * step / len(sessions))
         await self.committer.drain(self.config.drain_s)
+        for session in self.hub.all_sessions():
+            session.close(CloseCode.DRAINING, reason)
 
     # --- for sessions ---
 
@@ -151,6 +160,18 @@ class Edge:
         if self._lease is None:
             raise Unavailable("this server has no machine number yet")
         return self._lease.ids
+
+    @property
+    def began(self) -> bool:
+        """Whether NATS has answered once, so that there is presence."""
+        return self._presence is not None
+
+    @property
+    def presence(self) -> Presence:
+        """Who is here. Raises `Unavailable` before NATS has answered for the first time."""
+        if self._presence is None:
+            raise Unavailable("presence has not begun")
+        return self._presence
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -180,6 +201,8 @@ class Edge:
         """The session's socket is gone."""
         self.heartbeat.remove(session)
         if session.attached:
+            if self._presence is not None:
+                self._presence.forget(session)
             self.hub.detach(session, session.user)
 
     def whisper(self, chat_id: str, sender: str, frame: bytes) -> None:

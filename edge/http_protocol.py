@@ -4,6 +4,7 @@ Without it a client that connects and never finishes its request holds a descrip
 """
 
 import asyncio
+import sys
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,6 +20,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._data = b""
 
     def connection_made(self, transport: Any) -> None:
         """Start the clock."""
@@ -32,11 +34,20 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count the head's bytes."""
+        self._data = data
         super().data_received(data)
         if self._deadline is not None:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
                 self.transport.abort()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand over what came right behind the request too; uvicorn would lose it."""
+        upgrade: Any = sys.exc_info()[1]  # the parser's HttpParserUpgrade, with the offset
+        rest, self._data = self._data[upgrade.args[0] :], b""
+        super().handle_websocket_upgrade()
+        if rest:
+            self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]
 
     def on_message_begin(self) -> None:
         """The next request of a kept connection begins."""

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 from broker import events, subjects
 from broker.errors import InvalidName
+from broker.fanout import is_large
 
+from .channels import Channel
+from .memberships import LARGE
 from .rates import TokenBucket
 from .socket import text_frame
 
@@ -68,6 +71,8 @@ class Hub:
     def __init__(self) -> None:
         self._users: dict[str, User] = {}
         self._groups: dict[str, dict[Session, None]] = {}
+        self._large: dict[str, Channel] = {}
+        self._shrunk: set[str] = set()
         self.sessions = 0
         self.delivered = 0
         self.events = 0
@@ -87,7 +92,7 @@ class Hub:
         user.sessions[session] = None
         self.sessions += 1
         for group in user.groups or ():
-            self._groups.setdefault(group, {})[session] = None
+            self._enter(group, session)
         return user
 
     def detach(self, session: "Session", user: User) -> None:
@@ -123,9 +128,20 @@ class Hub:
             user.groups.pop(group, None)
             for session in user.sessions:
                 self._drop(group, session)
+                session.opened = session.opened - {group}
         else:
             user.groups[group] = kind
-            self._groups.setdefault(group, {}).update(user.sessions)
+            if kind == LARGE and group not in self._shrunk:
+                self._grow(group)
+            for session in user.sessions:
+                self._enter(group, session)
+
+    def _enter(self, group: str, session: "Session") -> None:
+        channel = self._large.get(group)
+        if channel is None or session.vip or group in session.opened:
+            self._groups.setdefault(group, {})[session] = None
+        else:
+            channel.quiet[session] = None
 
     def _drop(self, group: str, session: "Session") -> None:
         members = self._groups.get(group)
@@ -133,6 +149,56 @@ class Hub:
             members.pop(session, None)
             if not members:
                 del self._groups[group]
+        channel = self._large.get(group)
+        if channel is not None:
+            channel.quiet.pop(session, None)
+
+    # --- large channels ---
+
+    def follow(self, session: "Session", group: str, *, opened: bool) -> None:
+        """The session opens or closes a chat that its user is in."""
+        session.opened = session.opened | {group} if opened else session.opened - {group}
+        if group in self._large:
+            self._drop(group, session)
+            self._enter(group, session)
+
+    def quiet(self, session: "Session") -> dict[str, Channel]:
+        """The large channels of a session's user that the session does not have open."""
+        return {
+            group: channel
+            for group in session.user.groups or ()
+            if (channel := self._large.get(group)) is not None and session in channel.quiet
+        }
+
+    def forget_sizes(self) -> None:
+        """The log is another one; what it said about sizes is void. Nobody is here."""
+        for channel in self._large.values():
+            channel.stop()
+        self._large.clear()
+        self._shrunk.clear()
+
+    def _grow(self, group: str) -> None:
+        self._shrunk.discard(group)
+        if group not in self._large:
+            self._large[group] = Channel(group)
+            for session in self._groups.pop(group, {}):
+                self._enter(group, session)
+
+    def _shrink(self, group: str) -> None:
+        self._shrunk.add(group)
+        channel = self._large.pop(group, None)
+        if channel is not None:
+            channel.stop()
+            for session in channel.quiet:
+                self._enter(group, session)
+
+    def _on_update(self, seq: int, group: str, stored: bytes) -> None:
+        large = events.decode_update(stored).large
+        if large is False:
+            self._shrink(group)
+        self._hand_group(seq, group, stored)
+        if large:
+            self._grow(group)
 
     # --- what happens ---
 
@@ -140,9 +206,10 @@ class Hub:
         """Deliver an event of the log to the sessions it concerns."""
         self.events += 1
         if subject.startswith("group."):
-            members = self._groups.get(subject)
-            if members:
-                self._hand(members, seq, stored)
+            if stored.startswith(events.UPDATE):
+                self._on_update(seq, subject, stored)
+            else:
+                self._hand_group(seq, subject, stored)
         elif subject.startswith("dm."):
             _, first, second = subject.split(".")
             user = self._users.get(first)
@@ -160,10 +227,19 @@ class Hub:
     def _on_own_event(self, user: User, seq: int, stored: bytes) -> None:
         event = events.decode_own(stored)
         if isinstance(event, events.MemberAdded):
-            self._set_group(user, event.chat_id, event.kind)
+            kind = LARGE if is_large(event.size, event.kind) else event.kind
+            self._set_group(user, event.chat_id, kind)
         elif isinstance(event, events.MemberRemoved):
             self._set_group(user, event.chat_id, None)
         self._hand(user.sessions, seq, stored)
+
+    def _hand_group(self, seq: int, group: str, stored: bytes) -> None:
+        members = self._groups.get(group)
+        if members:
+            self._hand(members, seq, stored)
+        channel = self._large.get(group)
+        if channel is not None:
+            channel.news(seq)
 
     def _hand(self, sessions: Iterable["Session"], seq: int, stored: bytes) -> None:
         self._hand_frame(sessions, seq, text_frame(events.with_seq(seq, stored)))

@@ -12,6 +12,9 @@ from broker.directory import Chats, Memberships
 
 USERS_A_QUESTION = 200
 
+LARGE = "large"
+"""The kind of a channel that members open to follow it."""
+
 Ask = Callable[[Chats], Awaitable[Memberships]]
 
 
@@ -24,7 +27,7 @@ class MembershipReader:
         self._task: asyncio.Task[None] | None = None
 
     async def groups_of(self, user_id: str) -> dict[str, str]:
-        """Subject to kind of the user's groups. Raises what asking raised."""
+        """Subject to kind of the user's groups, `large` for large channels. May raise."""
         future = self._waiting.get(user_id)
         if future is None:
             future = self._waiting[user_id] = asyncio.get_running_loop().create_future()
@@ -58,7 +61,10 @@ class MembershipReader:
                     future.exception()  # whoever waited may have gone
             return
         # The directory answers for as many as fit into one message; the others are asked again.
+        large = dict.fromkeys(answer.large, LARGE)
         for user, groups in answer.groups.items():
             future = self._waiting.pop(user)
             if not future.done():
-                future.set_result({subjects.group(gid): kind for gid, kind in groups.items()})
+                future.set_result(
+                    {subjects.group(gid): large.get(gid, kind) for gid, kind in groups.items()}
+                )

@@ -35,6 +35,11 @@ class _EdgeCollector(Collector):
         yield _counter("commit_failures", "Messages not stored in time.", committer.failed)
         yield _gauge("commit_waiting", "Messages not yet stored.", committer.waiting)
         yield _counter("delivered_frames", "Events handed to sessions.", edge.hub.delivered)
+        if edge.began:
+            presence = edge.presence
+            yield _gauge("presence_watched", "Users that are watched.", presence.board.users)
+            yield _counter("presence_frames", "Presence frames sent.", presence.board.told)
+            yield _gauge("presence_waiting", "Keys not yet written.", presence.waiting)
         feed = edge.feed
         if feed is not None:
             yield _gauge("feed_position", "Sequence of the last event seen.", feed.position)

@@ -8,14 +8,16 @@
 """
 
 import logging
+from collections.abc import AsyncIterator, Callable
 
 from broker import events, subjects
 from broker.errors import BrokerError, InvalidName
-from broker.log import Log
-from broker.replay import Replay
+from broker.log import Log, Stored
+from broker.replay import Range, Replay
 from broker.requests import Failure
 
 from . import frames
+from .channels import activity
 from .close_codes import CloseCode
 from .cursor import Cursor, parse_cursor
 from .edge import Edge
@@ -26,6 +28,7 @@ from .tokens import Claims, KeysUnavailable, Unauthorized
 
 VERSION = "0.1.0"
 REPLAY_CHUNK_BYTES = 128 * 1024
+REPLAY_PATIENCE_S = 0.25
 REPLAY_STALL_S = 30.0
 
 _log = logging.getLogger("hikyaku.opening")
@@ -87,6 +90,7 @@ async def _open(
     user = edge.hub.attach(session, claims.user_id, messages)
     session.user = user
     session.attached = True
+    session.vip = claims.vip
     if sum(not each.closing for each in user.sessions) > limits.connections_per_user:
         session.close(CloseCode.TOO_MANY_CONNECTIONS, "too many connections of this user")
         return
@@ -114,11 +118,14 @@ async def _open(
             server=frames.ServerInfo(name="hikyaku", version=VERSION, site=edge.config.site),
         )
     )
+    if not session.lost:
+        edge.presence.here.joined(session)
     socket.resume()
     missing: list[frames.Missing] = []
     if since.seq < start:
-        async with edge.replays:
-            missing = await _replay(edge, session, socket, since.seq, start)
+        quiet = list(edge.hub.quiet(session))
+        missing = await _replay(edge, session, socket, since.seq, start, quiet)
+        await _tell_news(edge, session, since.seq, start, quiet)
     if text is not None:
         session.push(
             frames.CaughtUp(
@@ -126,6 +133,18 @@ async def _open(
             )
         )
     session.release(start)
+    for chat_id, channel in edge.hub.quiet(session).items():
+        if channel.last_seq > start:
+            session.tell(activity(chat_id, channel.last_seq))
+
+
+async def _tell_news(
+    edge: Edge, session: Session, after: int, up_to: int, channels: list[str]
+) -> None:
+    """Large channels are not replayed: tell which of them have news."""
+    for latest in await edge.log.last(channels, up_to):
+        if latest.seq > after:
+            session.tell(activity(latest.subject, latest.seq))
 
 
 async def _catch_up(edge: Edge, seq: int) -> None:
@@ -135,32 +154,60 @@ async def _catch_up(edge: Edge, seq: int) -> None:
 
 
 async def _replay(
-    edge: Edge, session: Session, socket: ChatSocket, after: int, up_to: int
+    edge: Edge, session: Session, socket: ChatSocket, after: int, up_to: int, quiet: list[str]
 ) -> list[frames.Missing]:
-    """Send what the user missed; returns the ranges that are to be read with `history`."""
-    user = session.user
-    state = await edge.log.state()
-    own, *chats = subjects.user_feed(user.user_id)
-    joined = await _joined(edge.log, own, after, up_to)
-    replay = Replay(edge.log, after=after, up_to=up_to, first_seq=state.first_seq)
-    filters = [own, *chats, *(user.groups or ())]
+    """Send what the user missed but for `quiet`; returns what is to be read with `history`.
+
+    A client that does not take what was read keeps nobody else waiting: it gives up its place, and
+    what was read ahead for it, and goes on later from where it is.
+    """
+    own, *chats = subjects.user_feed(session.user.user_id)
+    # Before the first wait: a group that is joined from here on comes live, from its joining on.
+    filters = [own, *chats, *(group for group in session.user.groups or () if group not in quiet)]
+    joined: dict[str, int] | None = None
+    missing: list[Range] | None = None
     edge.counters.resumes += 1
+    while True:
+        async with edge.replays:
+            if joined is None:
+                joined = await _joined(edge.log, own, after, up_to)
+            state = await edge.log.state()
+            replay = Replay(edge.log, after=after, up_to=up_to, first_seq=state.first_seq)
+            missed = replay.events(filters, _floors(joined))
+            after, complete = await _send(edge, socket, missed, after)
+        missing = replay.missing if missing is None else missing
+        if complete:
+            break
+        if not await socket.drained(REPLAY_STALL_S):
+            session.close(CloseCode.SLOW_CONSUMER, "the replay does not get through")
+            raise _Ended
+    return [
+        frames.Missing(chat_id=each.chat_id, from_seq=each.from_seq, to_seq=each.to_seq)
+        for each in missing
+        if each.chat_id != own
+    ]
+
+
+async def _send(
+    edge: Edge, socket: ChatSocket, missed: AsyncIterator[Stored], after: int
+) -> tuple[int, bool]:
+    """Send until all is sent or the client does not keep up; the last seq, and which it was."""
     waiting = 0
-    async for event in replay.events(filters, lambda subject: joined.get(subject, 0)):
+    async for event in missed:
         frame = text_frame(events.with_seq(event.seq, event.data))
         socket.push(frame)
         edge.counters.replayed += 1
+        after = event.seq
         waiting += len(frame)
         if waiting > REPLAY_CHUNK_BYTES:
             waiting = 0
-            if not await socket.drained(REPLAY_STALL_S):
-                session.close(CloseCode.SLOW_CONSUMER, "the replay does not get through")
-                raise _Ended
-    return [
-        frames.Missing(chat_id=each.chat_id, from_seq=each.from_seq, to_seq=each.to_seq)
-        for each in replay.missing
-        if each.chat_id != own
-    ]
+            if not await socket.drained(REPLAY_PATIENCE_S):
+                return after, False
+    return after, True
+
+
+def _floors(joined: dict[str, int]) -> Callable[[str], int]:
+    return lambda subject: joined.get(subject, 0)
 
 
 async def _joined(log: Log, own: str, after: int, up_to: int) -> dict[str, int]:

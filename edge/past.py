@@ -4,7 +4,7 @@ Read receipts are coalesced: for each user and chat at most one a second goes on
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from broker import query
 from broker.errors import BrokerError
@@ -83,26 +83,25 @@ def read(asker: "Asker", request: frames.ReadReceipt) -> None:
 async def _pass_on(asker: "Asker", chat_id: str, reading: Reading) -> None:
     edge, user = asker.edge, asker.user
     waiting, reading.waiting = reading.waiting, []
-    newest = max((request for _, request in waiting), key=lambda each: int(each.last_read_msg_id))
-    question = query.Read(user=user.user_id, chat_id=chat_id, message_id=newest.last_read_msg_id)
-    try:
-        pointer = await edge.ask_query("read", question, query.Pointer)
-        _answer(
-            waiting,
-            lambda each: frames.Result(id=each.id, chat_id=chat_id, last_read_msg_id=pointer.id),
-        )
-    except (Failure, BrokerError, TimeoutError) as error:
-        code = error.code if isinstance(error, Failure) else "unavailable"
+    while waiting:
+        newest = max(waiting, key=lambda each: int(each[1].last_read_msg_id))[1].last_read_msg_id
+        question = query.Read(user=user.user_id, chat_id=chat_id, message_id=newest)
+        try:
+            pointer = await edge.ask_query("read", question, query.Pointer)
+        except (Failure, BrokerError, TimeoutError) as error:
+            unknown = isinstance(error, Failure) and error.code == "not_found"
+            for each, request in waiting:
+                if not each.lost and (not unknown or request.last_read_msg_id == newest):
+                    each.failed(error, request)
+            # What one device made up keeps no other one's from being passed on.
+            waiting = [each for each in waiting if unknown and each[1].last_read_msg_id != newest]
+            continue
         for each, request in waiting:
-            if not each.lost:
-                each.error(code, str(error) or "no answer in time", request)
+            if request.id is not None and not each.lost:
+                result = frames.Result(id=request.id, chat_id=chat_id, last_read_msg_id=pointer.id)
+                each.push(result)
+        break
     edge.later(READ_INTERVAL_S, partial(_next, asker, chat_id, reading))
-
-
-def _answer(waiting: list[tuple["Asker", frames.ReadReceipt]], result: Any) -> None:
-    for asker, request in waiting:
-        if request.id is not None and not asker.lost:
-            asker.push(result(request))
 
 
 def _next(asker: "Asker", chat_id: str, reading: Reading) -> None:

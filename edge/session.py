@@ -16,7 +16,7 @@ import msgspec
 from broker.requests import Failure
 from broker.snowflake import unix_ms
 
-from . import frames, groups, past, writes
+from . import channels, frames, groups, past, writes
 from .asker import EXPECTED, Asker
 from .close_codes import CloseCode
 from .rates import MALFORMED_PER_MINUTE, Strikes, TokenBucket
@@ -46,6 +46,7 @@ class Session(Asker):
         "_greeting",
         "_held",
         "_held_bytes",
+        "_leaving",
         "_malformed",
         "_questions",
         "_refused",
@@ -55,6 +56,8 @@ class Session(Asker):
         "heard_at",
         "id",
         "live",
+        "opened",
+        "vip",
     )
 
     def __init__(self, edge: "Edge", socket: ChatSocket):
@@ -77,8 +80,12 @@ class Session(Asker):
         self.id = uuid4().hex[:16]
         self.device = ""
         self.live = False
+        self.vip = False
+        self.opened: frozenset[str] = frozenset()
         self.attached = False
         self.lost = False
+        self.writing = 0
+        self._leaving = ""
         self.heard_at = now
 
     # --- from the socket ---
@@ -119,6 +126,12 @@ class Session(Asker):
                 self.question(request, past.chats(self, request))
             case frames.Unread():
                 self.question(request, past.unread(self, request))
+            case frames.Open() | frames.Close():
+                self._follow(request)
+            case frames.PresenceSet() if (wait_s := self.user.messages.take(now)) > 0:
+                self.refuse_rate(now, wait_s, request)
+            case frames.PresenceSubscribe() | frames.PresenceUnsubscribe() | frames.PresenceSet():
+                self.question(request, edge.presence.answer(self, request))
             case frames.Refresh():
                 self.question(request, self._refresh(request))
             case frames.Connect():
@@ -161,6 +174,10 @@ class Session(Asker):
         if self.live:
             self._socket.push(frame)
 
+    def tell(self, frame: bytes) -> None:
+        """Take something that belongs to no place in the log, replay or not."""
+        self._socket.push(frame)
+
     def ping(self, frame: bytes) -> None:
         """Ask for a sign of life."""
         self._socket.push(frame)
@@ -179,6 +196,20 @@ class Session(Asker):
         if not self._socket.closing:
             self.edge.counters.closes[code.name.lower()] += 1
         self._socket.close(code, reason)
+
+    def leave(self, reason: str) -> None:
+        """Read no more, and close with 4200 once the writes on their way are answered."""
+        if self.writing:
+            self._leaving = reason
+            self._socket.pause()
+        else:
+            self.close(CloseCode.DRAINING, reason)
+
+    def written(self) -> None:
+        """A write was answered."""
+        self.writing -= 1
+        if self._leaving and not self.writing:
+            self.close(CloseCode.DRAINING, self._leaving)
 
     # --- beginning ---
 
@@ -258,6 +289,12 @@ class Session(Asker):
     def _read(self, request: frames.ReadReceipt) -> None:
         try:
             past.read(self, request)
+        except EXPECTED as error:
+            self.failed(error, request)
+
+    def _follow(self, request: frames.Open | frames.Close) -> None:
+        try:
+            channels.follow(self, request)
         except EXPECTED as error:
             self.failed(error, request)
 

@@ -19,6 +19,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode as Rfc6455
 from websockets.frames import Frame
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from .close_codes import CloseCode
@@ -122,10 +123,6 @@ class ChatSocket(WebSocketsSansIOProtocol):
         """
         self._receiver = receiver
         self.outbox_bytes = outbox_bytes
-        while not self.queue.empty():
-            event: Any = self.queue.get_nowait()
-            if event["type"] == "websocket.receive" and event.get("text") is not None:
-                self._early.append(event["text"].encode())
         self.queue = _CLOSED
         del self.scope, self.request, self.response
         self.pause()
@@ -176,19 +173,18 @@ class ChatSocket(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def send_receive_event_to_app(self) -> None:
-        """Hand a complete message to the receiver."""
-        if self._receiver is None:
-            super().send_receive_event_to_app()
-            return
+        """Hand a complete message to the receiver, or keep it until there is one that reads."""
         frames, self.frames = self.frames, []
         if self.close_sent:
             return
         text: bytes | None = None
         if self.curr_msg_data_type == "text":
             text = frames[0] if len(frames) == 1 else b"".join(frames)
-        if self.read_paused:
-            # An earlier frame of the same slice paused; `resume` hands over what came behind it.
+        if self._receiver is None or self.read_paused:
+            # It came before the handshake was answered, or behind a frame that paused.
             self._early.append(text)
+            if not self.read_paused:
+                self.pause()
         elif text is not None:
             self._receiver.on_text(text)
         else:
@@ -196,6 +192,9 @@ class ChatSocket(WebSocketsSansIOProtocol):
 
     def handle_ping(self) -> None:
         """Answer a ping of the WebSocket itself; whoever never reads the answers is cut off."""
+        if self.closing:
+            self.conn.data_to_send()
+            return
         super().handle_ping()
         if self._receiver is not None:
             self._receiver.on_control()
@@ -274,7 +273,8 @@ class ChatSocket(WebSocketsSansIOProtocol):
         self.flush()
         if self.closing:
             return
-        self.conn.send_close(code, reason.encode()[:REASON_BYTES].decode(errors="ignore"))
+        if self.conn.state is State.OPEN:  # else the client's close was parsed just now
+            self.conn.send_close(code, reason.encode()[:REASON_BYTES].decode(errors="ignore"))
         self._start_closing(b"".join(self.conn.data_to_send()))
 
     def _start_closing(self, data: bytes) -> None:

@@ -72,6 +72,7 @@ async def change(asker: "Asker", request: frames.Edit | frames.Delete | frames.R
         msg_id=subjects.message_id_header(user.user_id, request.client_id),
         done=partial(_acked, asker, request, request.message_id, request.chat_id, timestamp),
     )
+    asker.writing += 1
 
 
 def _changed(
@@ -103,6 +104,11 @@ def check_content(asker: "Asker", content: str) -> None:
         raise Failure("too_large", f"content: at most {limit} bytes of UTF-8")
 
 
+def is_message_id(text: str) -> bool:
+    """Whether it may be one: a decimal number of 63 bits, written as edges write it."""
+    return text.isdecimal() and str(int(text)) == text and int(text) < 2**63
+
+
 def own_group(asker: "Asker", group_id: str, request: Any) -> str | None:
     """The subject of a group that the user is in; else answers with an error."""
     try:
@@ -127,6 +133,10 @@ def _send(
     if not request.content and not request.attachments:
         asker.error("invalid", "content: must not be empty without attachments", request)
         return
+    for name in ("reply_to", "thread"):
+        if not is_message_id(getattr(request, name) or "0"):
+            asker.error("invalid", f"{name}: is no message id", request)
+            return
     if (wait_s := asker.user.messages.take(now)) > 0:
         asker.refuse_rate(now, wait_s, request)
         return
@@ -140,6 +150,7 @@ def _send(
             done=partial(_acked, asker, request, message_id, chat_id, timestamp),
             expect_seq=request.expect_seq,
         )
+        asker.writing += 1
     except BrokerError as error:
         asker.failed(error, request)
 
@@ -152,8 +163,19 @@ def _acked(
     timestamp: int,
     outcome: Outcome,
 ) -> None:
-    if asker.lost:
-        return
+    if not asker.lost:
+        _answer(asker, request, message_id, chat_id, timestamp, outcome)
+    asker.written()
+
+
+def _answer(
+    asker: "Asker",
+    request: frames.Chat | frames.GroupChat | frames.Edit | frames.Delete | frames.React,
+    message_id: str,
+    chat_id: str,
+    timestamp: int,
+    outcome: Outcome,
+) -> None:
     if not isinstance(outcome, Committed):
         asker.failed(outcome, request)
         return

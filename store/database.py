@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ReadPreference, WriteConcern
-from pymongo.errors import ConnectionFailure, ExecutionTimeout, PyMongoError, WTimeoutError
+from pymongo.errors import (
+    ConnectionFailure,
+    CursorNotFound,
+    ExecutionTimeout,
+    PyMongoError,
+    WTimeoutError,
+)
 from pymongo.read_concern import ReadConcern
 
 from .config import StoreConfig
@@ -43,7 +49,7 @@ class Database:
         """Turn the driver's connection errors into `StoreUnavailable` with the address."""
         try:
             yield
-        except (ConnectionFailure, ExecutionTimeout, WTimeoutError) as error:
+        except (ConnectionFailure, CursorNotFound, ExecutionTimeout, WTimeoutError) as error:
             _log.debug("MongoDB at %s: %s", self.address, error)
             raise StoreUnavailable(f"MongoDB does not answer at {self.address}") from error
 

@@ -82,7 +82,7 @@ class Directory:
         """Create the indexes; idempotent."""
         with self._database.errors():
             await self._members.create_index([("group", 1), ("user", 1)], unique=True)
-            await self._members.create_index([("user", 1)])
+            await self._members.create_index([("user", 1), ("group", 1), ("kind", 1)])
             await self._groups.create_index(
                 [("created_by", 1), ("client_id", 1)],
                 unique=True,
@@ -100,6 +100,25 @@ class Directory:
             async for each in cursor:
                 found[each["user"]][each["group"]] = each["kind"]
         return found
+
+    async def larger_than(self, size: int, groups: list[str]) -> list[str]:
+        """Those of the groups that have more members."""
+        if not groups:
+            return []
+        with self._database.errors():
+            query = {"_id": {"$in": groups}, "size": {"$gt": size}}
+            return [each["_id"] async for each in self._groups.find(query, {"_id": 1})]
+
+    async def sharing(self, user: str, others: list[str]) -> list[str]:
+        """Those of the others who are in a group with the user; both reads stay in the index."""
+        with self._database.errors():
+            own = self._members.find({"user": user}, {"_id": 0, "group": 1})
+            groups = [each["group"] async for each in own]
+            if not groups:
+                return []
+            query = {"user": {"$in": others}, "group": {"$in": groups}}
+            found: list[str] = await self._members.distinct("user", query)
+            return found
 
     async def info(self, by: str, group_id: str) -> GroupRecord:
         """Describe a group to a member, a channel to anyone."""

@@ -22,12 +22,28 @@ class Entry(NamedTuple):
     event: events.Message | events.Change
 
 
+def number(message_id: str) -> Int64:
+    """A message id as MongoDB keeps it. Raises `ValueError` for what no edge makes."""
+    if not message_id.isdecimal() or str(value := int(message_id)) != message_id:
+        raise ValueError(f"{message_id[:100]!r} is no message id")
+    if value >= 2**63:
+        raise ValueError(f"{message_id[:100]} is too large for a message id")
+    return Int64(value)
+
+
+def check(event: events.Message | events.Change) -> None:
+    """Raises `ValueError` for an event that cannot be a document."""
+    number(event.id)
+    if isinstance(event, events.Message) and event.thread is not None:
+        number(event.thread)
+
+
 def new(entry: Entry) -> Document:
     """The document of a message that nothing has changed yet."""
     event = entry.event
     assert isinstance(event, events.Message)
     document: Document = {
-        "_id": Int64(event.id),
+        "_id": number(event.id),
         "chat": event.chat_id,
         "seq": Int64(entry.seq),
         "at": Int64(event.timestamp),
@@ -43,7 +59,7 @@ def new(entry: Entry) -> Document:
     if event.reply_to is not None:
         document["reply_to"] = event.reply_to
     if event.thread is not None:
-        document["thread"] = Int64(event.thread)
+        document["thread"] = number(event.thread)
     if event.attachments:
         document["attachments"] = event.attachments
     if event.mentions:

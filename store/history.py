@@ -3,15 +3,19 @@
 Raises `StoreUnavailable`. What is in the log but not yet here is the caller's to add.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
 from bson.int64 import Int64
 
+from .archive_reader import Range, Reader
+from .archive_rows import merged
 from .database import Database, Document
 
 PREVIEW_CHARS = 200
 COUNTED = 1000
+COUNTED_AT_ONCE = 50
 
 
 class Window(NamedTuple):
@@ -38,9 +42,12 @@ class ChatRecord(NamedTuple):
 class History:
     """Reads the collections that `store.messages` and `store.directory` write."""
 
-    def __init__(self, database: Database, *, chat_of: Callable[[str], str]):
-        """`chat_of` makes the chat id of a group id."""
+    def __init__(
+        self, database: Database, *, chat_of: Callable[[str], str], archive: Reader | None = None
+    ):
+        """`chat_of` makes the chat id of a group id; `archive` has the older messages."""
         self._database = database
+        self._archive = archive
         self._chat_of = chat_of
         self._messages = database["messages"]
         self._chats = database["chats"]
@@ -50,9 +57,11 @@ class History:
     async def message(self, chat_id: str, message_id: int) -> Document | None:
         """One message of a chat, or None."""
         with self._database.errors():
-            query = {"_id": Int64(message_id), "chat": chat_id, "at": {"$exists": True}}
+            query = {"_id": Int64(message_id), "chat": chat_id}
             found: Document | None = await self._messages.find_one(query)
-            return found
+        if found is None and self._archive is not None:
+            return await self._archive.message(chat_id, message_id)
+        return found
 
     async def page(self, window: Window) -> list[Document]:
         """Up to `limit` messages in the window, in order of seq from the end asked for."""
@@ -61,7 +70,7 @@ class History:
             seq["$lt"] = Int64(window.before)
         if window.after is not None:
             seq["$gt"] = Int64(window.after)
-        query: Document = {"chat": window.chat_id, "at": {"$exists": True}}
+        query: Document = {"chat": window.chat_id}
         if seq:
             query["seq"] = seq
         if window.thread is not None:
@@ -69,22 +78,52 @@ class History:
         with self._database.errors():
             cursor = self._messages.find(query).sort("seq", 1 if window.oldest else -1)
             found: list[Document] = await cursor.limit(window.limit).to_list(window.limit)
-            return found
+        return found if self._archive is None else await self._with_archived(window, found)
 
-    async def replies(self, chat_id: str, roots: list[int], up_to: int) -> dict[int, int]:
-        """How many messages up to `up_to` are in the threads of these roots; none is left out."""
-        match = {
+    async def _with_archived(self, window: Window, hot: list[Document]) -> list[Document]:
+        """With those of the archive that are among the first `limit` of both."""
+        assert self._archive is not None
+        wanted = window
+        if len(hot) == window.limit:
+            last = int(hot[-1]["seq"])
+            wanted = window._replace(before=last) if window.oldest else window._replace(after=last)
+        archived = await self._archive.page(Range(*wanted))
+        if not archived:
+            return hot
+        both = {int(each["_id"]): each for each in archived}
+        for each in hot:
+            key = int(each["_id"])
+            both[key] = merged(both[key], each) if key in both else each
+        sign = 1 if window.oldest else -1
+        ordered = sorted(both.values(), key=lambda each: sign * int(each["seq"]))
+        return ordered[: window.limit]
+
+    async def replies(
+        self, chat_id: str, roots: list[int], up_to: int, *, deleted: set[str]
+    ) -> dict[int, int]:
+        """How many messages up to `up_to` are in the threads of these roots; none is left out.
+
+        `deleted` are messages that do not count although they are not yet deleted here.
+        """
+        match: Document = {
             "chat": chat_id,
             "thread": {"$in": [Int64(root) for root in roots]},
             "seq": {"$lte": Int64(up_to)},
-            "at": {"$exists": True},
             "deleted_seq": {"$exists": False},
         }
+        if deleted:
+            match["_id"] = {"$nin": [Int64(each) for each in deleted]}
         with self._database.errors():
             cursor = self._messages.aggregate(
                 [{"$match": match}, {"$group": {"_id": "$thread", "count": {"$sum": 1}}}]
             )
-            return {int(each["_id"]): each["count"] async for each in cursor}
+            counts = {int(each["_id"]): int(each["count"]) async for each in cursor}
+        if self._archive is not None:
+            gone = {int(each) for each in deleted}
+            archived = await self._archive.replies(chat_id, roots, up_to, deleted=gone)
+            for root, count in archived.items():
+                counts[root] = counts.get(root, 0) + count
+        return counts
 
     async def chats(self, user: str) -> list[ChatRecord]:
         """Every chat of a user, that of the last message first."""
@@ -120,39 +159,37 @@ class History:
         """The messages at these sequences, by chat."""
         if not chats:
             return {}
-        wanted = [{"chat": chat, "seq": Int64(seq), "at": {"$exists": True}} for chat, seq in chats]
+        wanted = [{"chat": chat, "seq": Int64(seq)} for chat, seq in chats]
         with self._database.errors():
             return {each["chat"]: each async for each in self._messages.find({"$or": wanted})}
 
     async def unread(self, user: str, pointers: dict[str, int]) -> dict[str, int]:
-        """Messages of others after the pointer of each chat, counted up to 1,000, at once."""
-        if not pointers:
-            return {}
+        """Messages of others after the pointer of each chat, counted up to 1,000.
 
-        def counted(chat: str, seq: int) -> list[Document]:
-            match = {
-                "chat": chat,
-                "seq": {"$gt": Int64(seq)},
-                "from": {"$ne": user},
-                "at": {"$exists": True},
-            }
-            return [{"$match": match}, {"$limit": COUNTED}, {"$count": "count"}]
-
-        (first, seq), *others = pointers.items()
-        pipeline: list[Document] = [
-            *counted(first, seq),
-            {"$set": {"chat": {"$literal": first}}},
+        Only the index is read. Several pipelines run at once, as MongoDB has a thread for each.
+        """
+        chats = list(pointers.items())
+        parts = [
+            chats[start : start + COUNTED_AT_ONCE]
+            for start in range(0, len(chats), COUNTED_AT_ONCE)
         ]
+        counts = dict.fromkeys(pointers, 0)
+        for found in await asyncio.gather(*(self._unread(user, part) for part in parts)):
+            counts.update(found)
+        return counts
+
+    async def _unread(self, user: str, pointers: list[tuple[str, int]]) -> dict[str, int]:
+        def counted(chat: str, seq: int) -> list[Document]:
+            match = {"chat": chat, "seq": {"$gt": Int64(seq)}, "from": {"$ne": user}}
+            count: list[Document] = [{"$match": match}, {"$limit": COUNTED}, {"$count": "count"}]
+            return [*count, {"$set": {"chat": {"$literal": chat}}}]
+
+        first, *others = pointers
+        pipeline = counted(*first)
         pipeline += [
-            {
-                "$unionWith": {
-                    "coll": "messages",
-                    "pipeline": [*counted(chat, seq), {"$set": {"chat": {"$literal": chat}}}],
-                }
-            }
-            for chat, seq in others
+            {"$unionWith": {"coll": "messages", "pipeline": counted(*each)}} for each in others
         ]
         with self._database.errors():
-            cursor = self._messages.aggregate(pipeline)
-            found = {each["chat"]: each["count"] async for each in cursor}
-        return {chat: found.get(chat, 0) for chat in pointers}
+            return {
+                each["chat"]: each["count"] async for each in self._messages.aggregate(pipeline)
+            }

@@ -2,26 +2,30 @@
 
 A message is inserted once; edits, deletions and reactions are upserts guarded by `seq`, so that
 a redelivery changes nothing and a change may come before its message. A change that comes first
-leaves a document without `at`, which the message completes; no reader sees it before.
+leaves a document without `at` and `chat`, which the message completes; no reader sees it before.
+A change of an archived message leaves the same, and the archive takes it from there.
 
 Collections: `messages` (`_id` message id; `chat, seq` unique; `from, client_id` unique), `chats`
 (`_id` chat id, with the `seq` of its last message).
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from bson.int64 import Int64
 from pymongo import InsertOne, UpdateOne
-from pymongo.errors import BulkWriteError
 
 from broker import events
 
-from . import documents
+from . import bulk, documents
 from .database import Database, Document
 from .documents import Entry
 
-DUPLICATE_KEY = 11000
+_ID = ("_id",)
+_PLACE = ("chat", "seq", "from")
+
+_log = logging.getLogger("hikyaku.store")
 
 
 class Rejected(NamedTuple):
@@ -45,8 +49,8 @@ class Messages:
             await self._messages.create_index(
                 [("chat", 1), ("seq", -1), ("from", 1)],
                 unique=True,
-                partialFilterExpression={"at": {"$exists": True}},
-                name="history",
+                partialFilterExpression={"chat": {"$exists": True}},
+                name="by_seq",
             )
             await self._messages.create_index(
                 [("from", 1), ("client_id", 1)],
@@ -66,34 +70,27 @@ class Messages:
         messages = [each for each in entries if isinstance(each.event, events.Message)]
         changes = [each for each in entries if not isinstance(each.event, events.Message)]
         rejected: list[Rejected] = []
-        present = await self._bulk([InsertOne(documents.new(each)) for each in messages], messages)
-        again = [entry for entry, code, _ in present if code == DUPLICATE_KEY]
-        rejected += [Rejected(e.seq, why) for e, code, why in present if code != DUPLICATE_KEY]
-        updates = [(each, _completion(each)) for each in again]
-        updates += [(each, _change(each)) for each in changes]
-        for entry, code, why in await self._bulk(
-            [update for _, update in updates], [entry for entry, _ in updates]
-        ):
-            # A second message with the same `client_id`, or a race of two upserts: the first stays.
-            if code != DUPLICATE_KEY:
-                rejected.append(Rejected(entry.seq, why))
-        await self._touch_chats(messages)
+        inserts = _made(messages, lambda each: InsertOne(documents.new(each)), rejected)
+        refused = await self._bulk(inserts)
+        again = [inserts[each.at] for each in refused if each.key]
+        rejected += [
+            Rejected(inserts[each.at][0].seq, each.reason)
+            for each in refused
+            if each.key in ((), _PLACE)
+        ]
+        updates = [(entry, _completion(entry)) for entry, _ in again]
+        updates += _made(changes, _change, rejected)
+        for each in await self._bulk(updates):
+            if not each.key:
+                rejected.append(Rejected(updates[each.at][0].seq, each.reason))
+        # What was sent twice with one `client_id` is there already, at its first place.
+        absent = {inserts[e.at][0].seq for e in refused if e.key != _ID}
+        stored = [entry for entry, _ in inserts if entry.seq not in absent]
+        await self._touch_chats(stored)
         return rejected
 
-    async def _bulk(
-        self, operations: list[Any], entries: list[Entry]
-    ) -> list[tuple[Entry, int, str]]:
-        if not operations:
-            return []
-        try:
-            with self._database.errors():
-                await self._messages.bulk_write(operations, ordered=False)
-        except BulkWriteError as error:
-            return [
-                (entries[each["index"]], each["code"], each["errmsg"][:500])
-                for each in error.details["writeErrors"]
-            ]
-        return []
+    async def _bulk(self, operations: list[tuple[Entry, Any]]) -> list[bulk.Refusal]:
+        return await bulk.write(self._database, self._messages, [each for _, each in operations])
 
     async def _touch_chats(self, messages: Iterable[Entry]) -> None:
         """Raise the last sequence of the chats; makes the chat known to its two users."""
@@ -109,9 +106,21 @@ class Messages:
                 users = sorted({entry.event.from_, entry.event.to})
                 change["$setOnInsert"] = {"users": users}
             updates.append(UpdateOne({"_id": chat}, change, upsert=True))
-        if updates:
-            with self._database.errors():
-                await self._chats.bulk_write(updates, ordered=False)
+        for refusal in await bulk.write(self._database, self._chats, updates):
+            _log.error("chat not updated: %s", refusal.reason)
+
+
+def _made(
+    entries: Iterable[Entry], make: Callable[[Entry], Any], rejected: list[Rejected]
+) -> list[tuple[Entry, Any]]:
+    """The operation for each entry; an event that cannot be a document is rejected."""
+    made: list[tuple[Entry, Any]] = []
+    for each in entries:
+        try:
+            made.append((each, make(each)))
+        except ValueError as error:
+            rejected.append(Rejected(each.seq, str(error)))
+    return made
 
 
 def _completion(entry: Entry) -> UpdateOne:
@@ -126,7 +135,8 @@ def _completion(entry: Entry) -> UpdateOne:
             kept[name] = {"$cond": [changed, f"${name}", literal]}
         else:
             kept[name] = literal
-    return UpdateOne({"_id": key, "at": {"$exists": False}}, [{"$set": kept}])
+    completed: list[Document] = [{"$set": kept}, {"$unset": "of"}]
+    return UpdateOne({"_id": key, "at": {"$exists": False}}, completed)
 
 
 def _change(entry: Entry) -> UpdateOne:
@@ -177,4 +187,7 @@ def _change(entry: Entry) -> UpdateOne:
             update = [{"$set": {key: {"$cond": [newer, reaction, f"${key}"]}}}]
         case _:
             raise AssertionError(f"{type(event).__name__} changes no message")
-    return UpdateOne({"_id": Int64(event.id)}, update, upsert=True)
+    # Without the message here, as when it comes later or is archived, its chat is put down.
+    absent = {"$cond": [{"$gt": ["$at", None]}, "$$REMOVE", {"$literal": event.chat_id}]}
+    update.append({"$set": {"of": absent}})
+    return UpdateOne({"_id": documents.number(event.id)}, update, upsert=True)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from bson.int64 import Int64
 from pymongo import UpdateOne
 
+from . import bulk
 from .database import Database
 
 
@@ -25,7 +26,7 @@ class Reads:
         self._database = database
         self._reads = database["reads"]
 
-    async def write(self, records: list[ReadRecord]) -> None:
+    async def write(self, records: list[ReadRecord]) -> list[bulk.Refusal]:
         """Move the mirrored pointers, in any order, any number of times."""
         updates = []
         for each in records:
@@ -36,9 +37,7 @@ class Reads:
             }
             key = {"chat": each.chat_id, "user": each.user}
             updates.append(UpdateOne({"_id": key}, [{"$set": change}], upsert=True))
-        if updates:
-            with self._database.errors():
-                await self._reads.bulk_write(updates, ordered=False)
+        return await bulk.write(self._database, self._reads, updates)
 
     async def all(self) -> AsyncIterator[ReadRecord]:
         """Every mirrored pointer."""

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from broker.config import BrokerConfig
-from store.config import StoreConfig
+from store.config import ArchiveConfig, StoreConfig
 
 
 class WorkerConfig(Struct, frozen=True, kw_only=True):
@@ -12,6 +12,8 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     site: str = "local"
     broker: BrokerConfig = BrokerConfig()
     store: StoreConfig = StoreConfig()
+    archive: ArchiveConfig = ArchiveConfig()
+    archive_interval_s: float = 86_400.0
     group_members: int = 500
     health_port: int = 0
     log_level: str = "info"

@@ -16,6 +16,7 @@ from broker import events, subjects
 from broker.bus import Bus
 from broker.committer import Committer
 from broker.errors import BrokerError
+from broker.fanout import LARGE, is_large
 from broker.requests import Failure, Responder
 from store import errors
 from store.directory import Change, Directory, GroupRecord, OutboxEntry
@@ -23,7 +24,6 @@ from store.directory import Change, Directory, GroupRecord, OutboxEntry
 DEADLINE_S = 10.0
 SWEEP_S = 2.0
 LEFT_BEHIND_S = 1.0
-LARGE_CHANNEL = 500
 ANSWER_GROUPS = 5000
 """Groups in one answer, all users together: with ids of 64 bytes, half of NATS' 1 MB."""
 
@@ -47,11 +47,14 @@ def events_of(change: Change) -> list[tuple[str, bytes]]:
 
     Who leaves is told on the own subject before the group is, and who joins after the group was:
     an edge ends and begins a user's membership with the event on the user's own subject. A large
-    channel is not told about each member who comes or goes.
+    channel is not told about each member who comes or goes; that it became large, or is so no
+    longer, comes before whoever joins or leaves with that.
     """
     group = change.group
     chat_id = subjects.group(group.group_id)
-    tell_group = group.kind == "group" or group.size <= LARGE_CHANNEL
+    large = is_large(group.size, group.kind)
+    was_large = is_large(group.size - len(change.added) + len(change.removed), group.kind)
+    tell_group = not large
 
     def membership(kind: type[Any], users: list[str]) -> bytes:
         return events.encode(
@@ -62,12 +65,18 @@ def events_of(change: Change) -> list[tuple[str, bytes]]:
                 users=users,
                 name=group.name,
                 kind=group.kind,
+                size=group.size,
             )
         )
 
     told = [
         (subjects.user(user), membership(events.MemberRemoved, [user])) for user in change.removed
     ]
+    if large != was_large:
+        crossed = events.GroupUpdated(
+            chat_id=chat_id, group_id=group.group_id, by=change.by, large=large
+        )
+        told.append((chat_id, events.encode(crossed)))
     if tell_group and change.removed:
         told.append((chat_id, membership(events.MemberRemoved, change.removed)))
     if tell_group and change.added:
@@ -99,6 +108,7 @@ class DirectoryWorker:
             ask.SERVICE,
             {
                 "chats": (ask.Chats, self._guard(self._chats)),
+                "shares": (ask.Shares, self._guard(self._shares)),
                 "create": (ask.Create, self._guard(self._create)),
                 "add": (ask.Add, self._guard(self._add)),
                 "remove": (ask.Remove, self._guard(self._remove)),
@@ -155,7 +165,17 @@ class DirectoryWorker:
                 break
             answered[user] = groups
             room -= len(groups)
-        return ask.Memberships(groups=answered)
+        channels = {
+            group
+            for groups in answered.values()
+            for group, kind in groups.items()
+            if kind == "channel"
+        }
+        large = await self._directory.larger_than(LARGE, sorted(channels))
+        return ask.Memberships(groups=answered, large=large)
+
+    async def _shares(self, question: ask.Shares) -> ask.Shared:
+        return ask.Shared(users=await self._directory.sharing(question.user, question.others))
 
     async def _info(self, question: ask.Info) -> ask.Changed:
         record = await self._directory.info(question.by, question.group_id)

@@ -16,6 +16,9 @@ from broker.declared import declared
 from broker.errors import BrokerError
 from broker.log import Log
 from broker.streams import ensure
+from store.archive import Archive
+from store.archive_objects import Objects
+from store.archive_reader import Reader
 from store.database import Database, connect
 from store.directory import Directory
 from store.errors import StoreError
@@ -23,6 +26,7 @@ from store.history import History
 from store.messages import Messages
 from store.reads import Reads
 
+from .archive import NAMES, ArchiveWorker
 from .config import WorkerConfig
 from .directory import DirectoryWorker, events_of
 from .metrics import serving
@@ -99,12 +103,13 @@ async def run_query(config: WorkerConfig) -> None:
     """Answer `svc.query.*` until cancelled."""
     async with AsyncExitStack() as stack:
         database, publishing, asking = await _begin("query", config, stack)
-        await until_ready("MongoDB", database.ping)
+        archive = Reader(database, Objects(config.archive.url))
+        await until_ready("MongoDB", archive.ensure)
         committer = await stack.enter_async_context(Committer(publishing, Log(publishing)))
         worker = QueryWorker(
             asking,
             committer,
-            history=History(database, chat_of=subjects.group),
+            history=History(database, chat_of=subjects.group, archive=archive),
             directory=_directory(config, database),
             reads=Reads(database),
         )
@@ -113,6 +118,18 @@ async def run_query(config: WorkerConfig) -> None:
         stack.enter_context(serving("query", config.health_port, worker.numbers))
         _log.info("query is ready")
         await asyncio.Event().wait()
+
+
+async def run_archive(config: WorkerConfig) -> None:
+    """Archive old messages until cancelled."""
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(connect(config.store))
+        archive = Archive(database, Objects(config.archive.url), config.archive, NAMES)
+        await until_ready("MongoDB", archive.ensure)
+        worker = ArchiveWorker(database, archive, interval_s=config.archive_interval_s)
+        stack.enter_context(serving("archive", config.health_port, worker.numbers))
+        _log.info("archive is ready")
+        await worker.run()
 
 
 async def _begin(
@@ -142,4 +159,5 @@ WORKERS: dict[str, Callable[[WorkerConfig], Awaitable[None]]] = {
     "directory": run_directory,
     "persist": run_persist,
     "query": run_query,
+    "archive": run_archive,
 }

@@ -3,35 +3,46 @@
 Several processes may share the work, and any of them may be killed at any point: what was not
 acknowledged comes again, and writing it again changes nothing. What cannot be stored goes to the
 dead-letter stream with its reason and does not hold up the rest.
+
+Each process has two lanes, so that one fetches and decodes while MongoDB works for the other.
 """
 
 import asyncio
 import logging
 import time
 from collections import deque
-
-import msgspec
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from broker import events
 from broker.bus import Bus
-from broker.consumer import Delivery, Puller, durable
+from broker.consumer import Delivery, Puller, durable, progress
 from broker.dead import DeadLetters
 from broker.errors import BrokerError
 from broker.log import STREAM
+from broker.streams import ensure
 from broker.subjects import CHAT_SUBJECTS
 from store.documents import Entry
 from store.errors import StoreError
-from store.messages import Messages
+from store.messages import Messages, Rejected
 from store.reads import ReadRecord, Reads
 
-BATCH = 1000
-ACK_WAIT_S = 60.0
+BATCH = 2000
+LANES = 2
+ACK_WAIT_S = 10.0
+"""What a killed process had in hand comes again after this; a living one says that it works."""
+
+WORKING_S = 4.0
+WATCH_S = 1.0
 FIRST_PAUSE_S = 0.25
 LAST_PAUSE_S = 10.0
 DELAYS = 10_000
 
 NAME = "persist"
 CONSUMER = durable(STREAM, NAME, subjects=list(CHAT_SUBJECTS), ack_wait_s=ACK_WAIT_S)
+
+Receipt = tuple[int, events.ReadReceipt]
+"""A receipt and its seq."""
 
 _log = logging.getLogger("hikyaku.persist")
 
@@ -40,10 +51,11 @@ class PersistWorker:
     """One process of the service. `run` until cancelled."""
 
     def __init__(self, bus: Bus, messages: Messages, reads: Reads, dead: DeadLetters):
-        self._puller = Puller(bus, CONSUMER)
+        self._bus = bus
         self._messages = messages
         self._reads = reads
         self._dead = dead
+        self._lanes = [_Lane(Puller(bus, CONSUMER)) for _ in range(LANES)]
         self._delays: deque[float] = deque(maxlen=DELAYS)
         self.persisted = 0
         self.dead_lettered = 0
@@ -52,60 +64,69 @@ class PersistWorker:
 
     async def run(self) -> None:
         """Fetch, write, acknowledge; back off while something does not answer."""
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes:
+                group.create_task(self._work(lane))
+            group.create_task(self._watch())
+
+    async def _work(self, lane: "_Lane") -> None:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                deliveries = await self._puller.fetch(BATCH)
-                await self._persist(deliveries)
+                deliveries = await lane.puller.fetch(BATCH)
+                with lane.holding(deliveries):
+                    await self._persist(deliveries, lane.puller)
                 pause_s = FIRST_PAUSE_S
             except (StoreError, BrokerError) as error:
                 _log.warning("not persisted, next try in %g s: %s", pause_s, error)
                 self.retries += 1
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, LAST_PAUSE_S)
+                with suppress(BrokerError):
+                    await ensure(self._bus, [], [CONSUMER])
 
-    async def _persist(self, deliveries: list[Delivery]) -> None:
+    async def _watch(self) -> None:
+        """Know how much waits, and tell the log what is still being worked on."""
+        while True:
+            with suppress(BrokerError):
+                self.pending = (await progress(self._bus, CONSUMER)).behind
+                for lane in self._lanes:
+                    if lane.busy_s() > WORKING_S:
+                        lane.puller.working(lane.deliveries)
+            await asyncio.sleep(WATCH_S)
+
+    async def _persist(self, deliveries: list[Delivery], puller: Puller) -> None:
         if not deliveries:
-            self.pending = 0
             return
         entries: list[Entry] = []
-        reads: list[ReadRecord] = []
+        receipts: list[Receipt] = []
         for each in deliveries:
             try:
-                event = events.decode(each.data)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                event = decoded(each.subject, each.data)
+            except ValueError as error:
                 await self._bury(each, f"not readable: {error}")
                 continue
             if isinstance(event, events.ReadReceipt):
-                reads.append(
-                    ReadRecord(
-                        event.chat_id, event.reader_id, event.read_seq, event.last_read_msg_id
-                    )
-                )
+                receipts.append((each.seq, event))
             elif isinstance(event, events.Message | events.Change):
                 entries.append(Entry(each.seq, event))
-        await self._write(entries, reads, {each.seq: each for each in deliveries})
-        self._puller.ack(deliveries)
+        by_seq = {each.seq: each for each in deliveries}
+        for rejected in await self._write(entries, receipts):
+            await self._bury(by_seq[rejected.seq], rejected.reason)
+        puller.ack(deliveries)
         now_ns = time.time_ns()
         self._delays.extend((now_ns - each.stored_ns) / 1e9 for each in deliveries)
         self.persisted += len(entries)
-        self.pending = deliveries[-1].pending
 
-    async def _write(
-        self, entries: list[Entry], reads: list[ReadRecord], deliveries: dict[int, Delivery]
-    ) -> None:
+    async def _write(self, entries: list[Entry], receipts: list[Receipt]) -> list[Rejected]:
         """Write until MongoDB has them: the batch stays in hand while it is away."""
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                for rejected in await self._messages.write(entries):
-                    await self._bury(deliveries[rejected.seq], rejected.reason)
-                await self._reads.write(reads)
-                return
+                return await store(entries, receipts, self._messages, self._reads)
             except StoreError as error:
                 _log.warning("not written, next try in %g s: %s", pause_s, error)
                 self.retries += 1
-                self._puller.working(deliveries.values())
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, LAST_PAUSE_S)
 
@@ -115,7 +136,11 @@ class PersistWorker:
         self.dead_lettered += 1
 
     def numbers(self) -> dict[str, float]:
-        """For `/metrics`. Delays are seconds from the log to the majority, of the last 10,000."""
+        """For `/metrics`. Delays are seconds from the log to the majority, of the last 10,000.
+
+        `pending` is what the log has and MongoDB does not, for all processes together;
+        `oldest_seconds` the age of the oldest event that this one has in hand.
+        """
         delays = sorted(self._delays)
 
         def quantile(part: float) -> float:
@@ -126,7 +151,60 @@ class PersistWorker:
             "dead_letters_total": self.dead_lettered,
             "retries_total": self.retries,
             "pending": self.pending,
+            "oldest_seconds": self._oldest_s(),
             "delay_seconds_p50": quantile(0.5),
             "delay_seconds_p99": quantile(0.99),
             "delay_seconds_max": quantile(1.0),
         }
+
+    def _oldest_s(self) -> float:
+        held = [each.stored_ns for lane in self._lanes for each in lane.deliveries]
+        return max(0.0, (time.time_ns() - min(held)) / 1e9) if held else 0.0
+
+
+class _Lane:
+    """One of the batches that a worker has in hand."""
+
+    def __init__(self, puller: Puller):
+        self.puller = puller
+        self.deliveries: list[Delivery] = []
+        self._since = 0.0
+
+    def busy_s(self) -> float:
+        """For how long it has had the present batch."""
+        return time.monotonic() - self._since if self.deliveries else 0.0
+
+    @contextmanager
+    def holding(self, deliveries: list[Delivery]) -> Iterator[None]:
+        """What is not done at the end is given back at once, for another one to take."""
+        self.deliveries, self._since = deliveries, time.monotonic()
+        try:
+            yield
+        except BaseException:
+            with suppress(BrokerError):
+                self.puller.give_back(deliveries)
+            raise
+        finally:
+            self.deliveries = []
+
+
+def decoded(subject: str, data: bytes) -> events.Event:
+    """An event of the log. Raises `ValueError` for what no edge wrote."""
+    event = events.decode(data)
+    if isinstance(event, events.Message | events.Change) and event.chat_id != subject:
+        raise ValueError(f"it names the chat {event.chat_id[:200]!r}")
+    return event
+
+
+async def store(
+    entries: list[Entry], receipts: list[Receipt], messages: Messages, reads: Reads
+) -> list[Rejected]:
+    """Write events to MongoDB; those it will never take, and why. Raises `StoreUnavailable`."""
+    rejected = await messages.write(entries)
+    refused = await reads.write([read_record(event) for _, event in receipts])
+    return rejected + [Rejected(receipts[each.at][0], each.reason) for each in refused]
+
+
+def read_record(event: events.ReadReceipt) -> ReadRecord:
+    """The pointer that a receipt tells of."""
+    return ReadRecord(event.chat_id, event.reader_id, event.read_seq, event.last_read_msg_id)

@@ -98,7 +98,7 @@ class QueryWorker:
         persisted, tail = await self._tail(chat)
         before = await self._seq_of(chat, question.before, tail)
         after = await self._seq_of(chat, question.after, tail)
-        thread = int(question.thread) if question.thread is not None else None
+        thread = _number(question.thread) if question.thread is not None else None
         oldest = after is not None and before is None
         window = Window(chat, before, after, thread, question.limit + 1, oldest)
         found = {int(each["_id"]): each for each in await self._history.page(window)}
@@ -116,8 +116,11 @@ class QueryWorker:
         self, chat: str, page: list[Document], persisted: int, tail: list[documents.Entry]
     ) -> dict[int, int]:
         roots = [int(each["_id"]) for each in page]
-        counts = await self._history.replies(chat, roots, persisted)
+        deleted = {e.event.id for e in tail if isinstance(e.event, events.MessageDeleted)}
+        counts = await self._history.replies(chat, roots, persisted, deleted=deleted)
         for entry in tail:
+            if entry.event.id in deleted:
+                continue
             if isinstance(entry.event, events.Message) and entry.event.thread is not None:
                 root = int(entry.event.thread)
                 counts[root] = counts.get(root, 0) + 1
@@ -131,9 +134,13 @@ class QueryWorker:
         while True:
             page = await self._log.read(chat, seq)
             for stored in page.events:
-                event = events.decode(stored.data)
-                if isinstance(event, events.Message | events.Change):
-                    tail.append(documents.Entry(stored.seq, event))
+                try:
+                    event = events.decode(stored.data)
+                    if isinstance(event, events.Message | events.Change):
+                        documents.check(event)
+                        tail.append(documents.Entry(stored.seq, event))
+                except ValueError:
+                    continue  # It goes to the dead letters.
             if not page.pending:
                 return persisted, tail
             if len(tail) > TAIL_EVENTS:
@@ -163,7 +170,7 @@ class QueryWorker:
     async def _find(
         self, chat: str, message_id: str, tail: list[documents.Entry]
     ) -> Document | None:
-        found = await self._history.message(chat, int(message_id))
+        found = await self._history.message(chat, _number(message_id))
         for entry in tail:
             if entry.event.id != message_id:
                 continue
@@ -255,9 +262,11 @@ class QueryWorker:
         seq = await self._seq_of(question.chat_id, question.message_id, tail)
         assert seq is not None
         pointer = query.Pointer(seq=seq, id=question.message_id)
-        if await self._pointers.advance(question.chat_id, question.user, pointer):
+        stands = await self._pointers.advance(question.chat_id, question.user, pointer)
+        if stands == pointer:
+            # Even if it stood there before: an earlier attempt may have ended before it told.
             await self._tell(question, pointer)
-        return pointer
+        return stands
 
     async def _tell(self, question: query.Read, pointer: query.Pointer) -> None:
         """Own devices are told through the log, the others in the chat at once."""
@@ -270,11 +279,13 @@ class QueryWorker:
             )
         )
         name = f"{question.user}:{question.chat_id}:{pointer.seq}"
-        await self._committer.commit(
+        told = await self._committer.commit(
             subjects.user(question.user),
             event,
             msg_id=subjects.message_id_header(_READ_SENDER, name),
         )
+        if told.first is not None:
+            return
         sender = subjects.encode(question.user).encode()
         self._bus.publish(subjects.ephemeral(question.chat_id), b"%b\n%b" % (sender, event))
 
@@ -285,7 +296,8 @@ class QueryWorker:
         restored = 0
         async for each in self._reads.all():
             pointer = query.Pointer(seq=each.seq, id=each.message_id)
-            restored += await self._pointers.advance(each.chat_id, each.user, pointer)
+            stands = await self._pointers.advance(each.chat_id, each.user, pointer)
+            restored += stands == pointer
         await self._pointers.mark_restored()
         if restored:
             _log.warning("restored %d read pointers from MongoDB", restored)
@@ -293,6 +305,13 @@ class QueryWorker:
     def numbers(self) -> dict[str, float]:
         """For `/metrics`."""
         return {"answers_total": self.responder.answered, "failures_total": self.responder.failed}
+
+
+def _number(message_id: str) -> int:
+    try:
+        return documents.number(message_id)
+    except ValueError as error:
+        raise Failure("not_found", str(error)) from None
 
 
 def _add_tail(found: dict[int, Document], tail: list[documents.Entry], window: Window) -> None:

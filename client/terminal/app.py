@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Coroutine
 from typing import ClassVar
-from uuid import uuid4
 
 from rich.text import Text
 from textual import events, on
@@ -22,15 +21,28 @@ from ..cursor_store import CursorStore
 from ..errors import ClientError, CursorStoreError, HandshakeRefused
 from ..state import ConnectionState
 from . import render
-from .commands import HELP, Dm, GroupCommand, Say, Simple, Wrong, parse
-from .model import HOME, Chats, Key
+from .commands import (
+    HELP,
+    Dm,
+    GroupCommand,
+    Reacted,
+    Reply,
+    Rewrite,
+    Say,
+    Simple,
+    Wrong,
+    parse,
+)
+from .lines import HOME, Key
+from .loading import Loading
+from .model import Chats
+from .talk import Talk
 from .words import connection, plain
 
 DRAW_EVERY_S = 0.03
 TICK_S = 0.5
-SEND_WITHIN_S = 120.0
 WELCOME = "Type /dm and a name to write to somebody, or /help to see what else there is."
-HELP_LINE = "/dm NAME  /group create ID NAME  /help  /quit   ↑↓ other chat  PgUp/PgDn"
+HELP_LINE = "/dm NAME  /reply  /edit  /react  /help  /quit   ↑↓ other chat  PgUp PgDn"
 
 
 class Entry(Input):
@@ -92,9 +104,18 @@ class ChatApp(App[None]):
         self._showing = False
         self._draw_waiting = False
         self._listed: list[str] = []
+        self._listed_keys: list[Key] = []
         self._state_since = time.monotonic()
         self.client = Client(
             url, token, user=user, cursor_store=store, on_state=self._connection_changed
+        )
+        self._loading = Loading(self.client, self.chats, spawn=self._spawn, changed=self._changed)
+        self._talk = Talk(
+            self.client,
+            self.chats,
+            spawn=self._spawn,
+            changed=self._changed,
+            show=self._show,
         )
 
     # --- the screen ---
@@ -115,7 +136,9 @@ class ChatApp(App[None]):
     def on_mount(self) -> None:
         """Begin to connect."""
         self._showing = True
-        self.query_one("#scroll", VerticalScroll).anchor()
+        scroll = self.query_one("#scroll", VerticalScroll)
+        scroll.anchor()
+        self.watch(scroll, "scroll_y", self._scrolled, init=False)
         self.query_one("#input", Input).focus()
         self.set_interval(TICK_S, self._tick)
         self._draw()
@@ -129,6 +152,12 @@ class ChatApp(App[None]):
         except OSError as error:
             self.end_note = f"Where you stopped reading could not be saved: {error}"
 
+    def _spawn(self, doing: Coroutine[None, None, None]) -> None:
+        if self._showing:
+            self.run_worker(doing)
+        else:
+            doing.close()
+
     def _changed(self) -> None:
         """Draw soon; many changes at once are drawn together."""
         if not self._draw_waiting:
@@ -137,16 +166,11 @@ class ChatApp(App[None]):
 
     def _draw(self) -> None:
         self._draw_waiting = False
+        self._look()
         self._draw_header()
         self._draw_sidebar()
-        chat = self.chats.current
-        self.query_one("#lines", Static).update(render.conversation(chat, self.chats.me))
-        self.query_one("#input", Entry).placeholder = (
-            "Write here; Enter sends"
-            if chat.key == HOME
-            else f"Message to {render.one_line(chat.title)}"
-        )
-        self._draw_typing()
+        self._draw_lines()
+        self._draw_foot()
 
     def _draw_header(self) -> None:
         waited_s = time.monotonic() - self._state_since
@@ -158,22 +182,68 @@ class ChatApp(App[None]):
 
     def _draw_sidebar(self) -> None:
         sidebar = self.query_one("#chats", OptionList)
-        titles = [render.title(chat) for chat in self.chats.all.values()]
-        plain_titles = [title.plain for title in titles]
-        if plain_titles != self._listed:
-            self._listed = plain_titles
+        listed = self.chats.ordered()
+        titles = [render.title(chat) for chat in listed]
+        if (looks := [title.markup for title in titles]) != self._listed:
+            self._listed = looks
             sidebar.clear_options()
             sidebar.add_options([Option(title) for title in titles])
-        sidebar.highlighted = list(self.chats.all).index(self.chats.selected)
+        self._listed_keys = [chat.key for chat in listed]
+        sidebar.highlighted = self._listed_keys.index(self.chats.selected)
 
-    def _draw_typing(self) -> None:
-        self.query_one("#typing", Static).update(render.typing(self.chats.current.typing))
+    def _draw_lines(self) -> None:
+        chat = self.chats.current
+        lines = self.query_one("#lines", Static)
+        lines.update(render.conversation(chat, self.chats.me, width=lines.size.width or 56))
+        self.query_one("#input", Entry).placeholder = (
+            "Write here; Enter sends"
+            if chat.key == HOME
+            else f"Message to {render.one_line(chat.title)}"
+        )
+
+    def _draw_foot(self) -> None:
+        chat = self.chats.current
+        new = f"↓ {chat.unread} new below (PgDn)   " if chat.unread else ""
+        foot = Text.assemble((new, "bold yellow"), render.typing(chat.typing))
+        self.query_one("#typing", Static).update(foot)
 
     def _tick(self) -> None:
         if self.client.state.phase == "waiting":
             self._draw_header()
         if self.chats.expire_typing(time.monotonic()):
-            self._draw_typing()
+            self._draw_foot()
+        self._look()
+
+    # --- reading ---
+
+    def _look(self) -> None:
+        """Tell what is before the user's eyes: the end of the conversation, if the window is."""
+        scroll = self.query_one("#scroll", VerticalScroll)
+        self.chats.reading = self.app_focus and scroll.scroll_y >= scroll.max_scroll_y
+        seen = self.chats.look()
+        if seen is not None:
+            self._loading.tell(seen)
+            self._changed()
+
+    def _scrolled(self) -> None:
+        scroll = self.query_one("#scroll", VerticalScroll)
+        if scroll.scroll_y <= 0 and scroll.max_scroll_y > 0:
+            self._spawn(self._read_back())
+        elif self.chats.current.unread:
+            self._changed()
+
+    async def _read_back(self) -> None:
+        """Load an older page, and keep what is looked at where it is."""
+        scroll = self.query_one("#scroll", VerticalScroll)
+        key, height = self.chats.selected, scroll.virtual_size.height
+        if await self._loading.older(key) and key == self.chats.selected:
+            self._draw()
+            self.call_after_refresh(self._keep_place, height)
+
+    def _keep_place(self, height: int) -> None:
+        scroll = self.query_one("#scroll", VerticalScroll)
+        grown = scroll.virtual_size.height - height
+        scroll.scroll_to(y=scroll.scroll_y + grown, animate=False, immediate=True)
 
     # --- keys ---
 
@@ -185,17 +255,21 @@ class ChatApp(App[None]):
     def action_page(self, by: int) -> None:
         """Read back or forward."""
         scroll = self.query_one("#scroll", VerticalScroll)
-        if by < 0:
+        if by > 0:
+            scroll.scroll_page_down(animate=False)
+        elif scroll.scroll_y > 0:
             scroll.scroll_page_up(animate=False)
         else:
-            scroll.scroll_page_down(animate=False)
+            self._spawn(self._read_back())
 
     @on(OptionList.OptionSelected, "#chats")
     def _clicked(self, event: OptionList.OptionSelected) -> None:
-        self.chats.select(list(self.chats.all)[event.option_index])
+        self.chats.select(self._listed_keys[event.option_index])
         self._show()
 
     def _show(self) -> None:
+        """Show the end of the conversation that is looked at."""
+        self._loading.newest(self.chats.selected)
         self._draw()
         scroll = self.query_one("#scroll", VerticalScroll)
         scroll.anchor()
@@ -215,96 +289,25 @@ class ChatApp(App[None]):
     def _entered(self, event: Entry.Entered) -> None:
         match parse(event.text):
             case Say(text):
-                self._say(text)
+                self._talk.say(text)
             case Dm(user):
                 self.chats.select(Key("dm", user))
-            case GroupCommand(verb, words):
-                self._group(verb, words)
+                self._loading.watch()
+            case Reply() | Rewrite() | Reacted() as change:
+                self._talk.change(change)
+            case GroupCommand() as command:
+                self._talk.group(command)
             case Simple("help"):
                 self.chats.notice(HELP)
+            case Simple("delete"):
+                self._talk.change(None)
             case Simple("retry"):
-                for line in self.chats.failures(self.chats.selected):
-                    self._deliver(self.chats.selected, line.client_id, line.text)
+                self._talk.retry()
             case Simple():
                 self.exit()
             case Wrong(text):
                 self.chats.notice(text)
         self._show()
-
-    # --- messages ---
-
-    def _say(self, text: str) -> None:
-        key = self.chats.selected
-        if key == HOME:
-            self.chats.notice("First say to whom: /dm NAME")
-            return
-        client_id = str(uuid4())
-        self.chats.sending(key, client_id, text, int(time.time() * 1000))
-        self._deliver(key, client_id, text)
-
-    def _deliver(self, key: Key, client_id: str, text: str) -> None:
-        self.run_worker(self._send(key, client_id, text), name="send")
-
-    async def _send(self, key: Key, client_id: str, text: str) -> None:
-        send = self.client.send if key.kind == "dm" else self.client.send_group
-        try:
-            ack = await send(key.name, text, client_id=client_id, deadline_s=SEND_WITHIN_S)
-        except ClientError as error:
-            self.chats.failed(key, client_id, plain(error))
-        else:
-            self.chats.sent(key, client_id, ack)
-        self._changed()
-
-    # --- groups ---
-
-    def _group(self, verb: str, words: tuple[str, ...]) -> None:
-        key = self.chats.selected
-        if verb in ("create", "join"):
-            key = Key("group", words[0])
-        elif key.kind != "group":
-            self.chats.notice("Open the group first: choose it on the left with ↑ or ↓.")
-            return
-        self.run_worker(self._told(self._group_request(verb, key, words)), name="group")
-
-    async def _group_request(self, verb: str, key: Key, words: tuple[str, ...]) -> None:
-        client, group_id = self.client, key.name
-        match verb:
-            case "create":
-                group = await client.create_group(words[1], words[2:], group_id=group_id)
-                self.chats.name_group(group_id, group.name)
-                self.chats.select(key)
-            case "join":
-                group = await client.join(group_id)
-                self.chats.name_group(group_id, group.name)
-                self.chats.select(key)
-            case "add":
-                await client.add_members(group_id, words)
-            case "remove":
-                await client.remove_members(group_id, words)
-            case "leave":
-                await client.leave(group_id)
-            case "members":
-                page = await client.members(group_id)
-                names = ", ".join(f"{m.user_id} ({m.role})" for m in page.members)
-                self.chats.notice(names + (", …" if page.more else ""), key=key)
-        self._show()
-
-    async def _told(self, doing: Coroutine[None, None, None]) -> None:
-        """Do something, and say it in plain words if it fails."""
-        try:
-            await doing
-        except ClientError as error:
-            self.chats.notice(f"That did not work: {plain(error)}.")
-        self._changed()
-
-    async def _learn_name(self, key: Key) -> None:
-        try:
-            group = await self.client.group_info(key.name)
-        except ClientError as error:
-            self.log(f"the name of {key.name} stays unknown: {error}")
-        else:
-            self.chats.name_group(key.name, group.name)
-            self._changed()
 
     # --- the client ---
 
@@ -312,9 +315,8 @@ class ChatApp(App[None]):
         try:
             await self.client.start()
             async for event in self.client:
-                new_group = self.chats.apply(event, time.monotonic())
-                if new_group is not None:
-                    self.run_worker(self._learn_name(new_group), name="name")
+                for need in self.chats.apply(event, time.monotonic()):
+                    self._loading.need(need)
                 self._changed()
         except CursorStoreError as error:
             self._fatal(f"{error}. Delete the file to begin from now.")
@@ -331,6 +333,8 @@ class ChatApp(App[None]):
     def _connection_changed(self, state: ConnectionState) -> None:
         self._state_since = time.monotonic()
         if self._showing:
+            if state.phase == "online":
+                self._loading.online()
             self._changed()
 
 

@@ -5,17 +5,35 @@ from dataclasses import dataclass
 
 HELP = """\
 /dm NAME               write to somebody
+/reply TEXT            answer the last message in a thread
+/react EMOJI           put 👍 on the last message (or +1,
+                       heart, laugh …); again takes it off
+/edit TEXT, /delete    change, delete your last message
 /group create ID NAME  make a group, members after NAME;
                        "quote names that have spaces"
 /group add NAME        take somebody into the open group
 /group remove NAME     take somebody out of it
-/group members         see who is in it
-/group leave           leave it
+/group members, leave  see who is in it; leave it
 /group join ID         join a channel
 /retry                 send again what was not sent
 /quit or Ctrl+C        end
 ↑ ↓ other conversation, PgUp PgDn read back
-//text sends a text that begins with a slash"""
+//text sends a text that begins with a slash
+✓ sent   ✓✓ read"""
+
+EMOJI = {
+    "+1": "👍",
+    "-1": "👎",
+    "heart": "❤",
+    "laugh": "😂",
+    "smile": "🙂",
+    "sad": "😢",
+    "tada": "🎉",
+    "eyes": "👀",
+    "ok": "👌",
+    "fire": "🔥",
+}
+"""Names for those who cannot type an emoji."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,27 @@ class Dm:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """Answer the last message."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """Change the last own message."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Reacted:
+    """Put an emoji on the last message, or take it back."""
+
+    emoji: str
+
+
+@dataclass(frozen=True)
 class GroupCommand:
     """Do something with groups. For `create` and `join` the first word is the group's id."""
 
@@ -42,7 +81,7 @@ class GroupCommand:
 
 @dataclass(frozen=True)
 class Simple:
-    """`help`, `retry` or `quit`."""
+    """`help`, `retry`, `delete` or `quit`."""
 
     name: str
 
@@ -54,7 +93,7 @@ class Wrong:
     text: str
 
 
-Command = Say | Dm | GroupCommand | Simple | Wrong
+Command = Say | Dm | Reply | Rewrite | Reacted | GroupCommand | Simple | Wrong
 
 _GROUP_USAGE = {
     "create": (2, 500, "/group create ID NAME [MEMBER…]"),
@@ -76,16 +115,30 @@ def parse(line: str) -> Command | None:
     if not text.startswith("/"):
         return Say(text)
     name, _, rest = text[1:].partition(" ")
+    rest = rest.strip()
     match name.lower():
-        case "help" | "retry" | "quit" as simple:
+        case "help" | "retry" | "delete" | "quit" as simple:
             return Simple(simple)
         case "exit":
             return Simple("quit")
         case "dm":
-            return Dm(rest.strip()) if rest.strip() else Wrong("Say with whom: /dm NAME")
+            return Dm(rest) if rest else Wrong("Say with whom: /dm NAME")
+        case "reply":
+            return Reply(rest) if rest else Wrong("Say what to answer: /reply TEXT")
+        case "edit":
+            return Rewrite(rest) if rest else Wrong("Say what it shall be: /edit TEXT")
+        case "react":
+            return _react(rest)
         case "group":
             return _group(rest)
     return Wrong(f"There is no command /{name}. Type /help to see those there are.")
+
+
+def _react(word: str) -> Reacted | Wrong:
+    emoji = EMOJI.get(word.strip(":").lower(), word)
+    if not emoji or emoji.isascii() or " " in emoji:
+        return Wrong(f"Say with which emoji: /react 👍, or one of {', '.join(EMOJI)}")
+    return Reacted(emoji)
 
 
 def _group(rest: str) -> GroupCommand | Wrong:

@@ -1,128 +1,154 @@
-"""What the terminal shows: conversations and their lines. No I/O, no widgets, no clock."""
+"""What the terminal shows: conversations, their order, what is unread. No I/O, no clock."""
 
-import re
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 from edge.frames import (
     Ack,
+    Activity,
     CaughtUp,
     ChatEvent,
     GroupChatEvent,
     GroupUpdated,
     MemberAdded,
     MemberRemoved,
+    MessageDeleted,
+    MessageEdited,
+    PresenceEvent,
+    Reaction,
+    ReadReceiptEvent,
     TypingEvent,
 )
 
+from ..chat_ids import dm_chat_id, group_chat_id, group_of, other_of
 from ..inbox import ClientEvent
-
-LINES_MAX = 500
-"""Older lines of a conversation are forgotten."""
-
-NEWEST = 2**63
-LineState = Literal["received", "sending", "sent", "failed", "notice"]
+from ..messages import ChatSummary, MessagePage
+from .lines import HOME, LINES_MAX, NEWEST, Change, Conversation, Key, Line, line_of
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Names a conversation: with one user, in one group, or the page on which one starts."""
+class Need(NamedTuple):
+    """What the server is to be asked: a group's name, all chats, how much is unread, messages."""
 
-    kind: Literal["home", "dm", "group"]
-    name: str = ""
-
-
-HOME = Key("home")
+    what: Literal["name", "chats", "unread", "messages"]
+    key: Key = HOME
 
 
-@dataclass(slots=True)
-class Line:
-    """One message, or a notice of our own. `seq` is where it stands; what is unsent is last."""
-
-    text: str
-    state: LineState
-    seq: int = NEWEST
-    author: str = ""
-    at_ms: int = 0
-    client_id: str = ""
-    reason: str = ""
-
-
-@dataclass(slots=True)
-class Conversation:
-    """The newest lines of a conversation, in the order of the log."""
+class Seen(NamedTuple):
+    """The user has seen a chat up to this message, and the server does not know it."""
 
     key: Key
-    title: str
-    lines: list[Line] = field(default_factory=list)
-    unread: int = 0
-    typing: dict[str, float] = field(default_factory=dict)
-
-    def put(self, line: Line) -> None:
-        """Insert a line where its `seq` belongs, after those of the same one."""
-        at = len(self.lines)
-        while at > 0 and self.lines[at - 1].seq > line.seq:
-            at -= 1
-        self.lines.insert(at, line)
-        del self.lines[:-LINES_MAX]
-
-    def last_seq(self) -> int:
-        """Give the position of the last line that has one."""
-        return next((line.seq for line in reversed(self.lines) if line.seq < NEWEST), 0)
-
-    def own(self, client_id: str) -> Line | None:
-        """Find our own message."""
-        found = (line for line in reversed(self.lines) if line.client_id == client_id)
-        return next(found, None) if client_id else None
+    chat_id: str
+    message_id: str
 
 
 class Chats:
-    """All conversations of one user, and which one is looked at."""
+    """All conversations of one user, and which one is looked at.
+
+    `reading`: whether the end of that one is before the user's eyes, so that what comes there is
+    not unread.
+    """
 
     def __init__(self, me: str) -> None:
         self.me = me
         self.all: dict[Key, Conversation] = {HOME: Conversation(HOME, "Start here")}
         self.selected = HOME
+        self.reading = True
 
     @property
     def current(self) -> Conversation:
         """The conversation that is looked at."""
         return self.all[self.selected]
 
+    @property
+    def unread(self) -> int:
+        """How many messages are unread in all."""
+        return sum(chat.unread for chat in self.all.values())
+
+    def ordered(self) -> list[Conversation]:
+        """Give the conversations as they are listed: that of the newest message first."""
+        home, *others = self.all.values()
+        return [home, *sorted(others, key=lambda chat: -chat.newest)]
+
     def open(self, key: Key) -> Conversation:
         """Give the conversation, a new one if need be."""
         if key not in self.all:
-            self.all[key] = Conversation(key, key.name if key.kind == "dm" else f"#{key.name}")
+            dm = key.kind == "dm"
+            self.all[key] = Conversation(
+                key,
+                key.name if dm else f"#{key.name}",
+                dm_chat_id(self.me, key.name) if dm else group_chat_id(key.name),
+            )
         return self.all[key]
+
+    def find(self, chat_id: str) -> Conversation | None:
+        """Give the conversation of a chat id, if there is one."""
+        key = _key_of(chat_id, self.me)
+        return None if key is None else self.all.get(key)
 
     def select(self, key: Key) -> None:
         """Look at a conversation."""
+        if key != self.selected:
+            left = self.current
+            left.fresh, left.new_from, left.keep = 0, None, LINES_MAX
+            left.trim()
         self.selected = key
-        self.open(key).unread = 0
+        chat = self.open(key)
+        if chat.unread:
+            chat.fresh, chat.unread = chat.unread, 0
+            chat.find_marks()
 
     def step(self, by: int) -> None:
         """Look at the next conversation, or the one before."""
-        keys = list(self.all)
+        keys = [chat.key for chat in self.ordered()]
         self.select(keys[(keys.index(self.selected) + by) % len(keys)])
+
+    def look(self) -> Seen | None:
+        """The end of the conversation is before the user's eyes; gives what the server is told."""
+        chat = self.current
+        last = chat.last_received()
+        if last is None or not self.reading:
+            return None
+        chat.unread = 0
+        if last.seq <= chat.read_to:
+            return None
+        chat.read_to = last.seq
+        return Seen(chat.key, chat.chat_id, last.id)
+
+    def unseen(self, seen: Seen) -> None:
+        """The server could not be told."""
+        self.open(seen.key).read_to = 0
 
     def notice(self, text: str, *, key: Key | None = None, seq: int | None = None) -> None:
         """Add a notice, to the conversation looked at if no other is given."""
         chat = self.current if key is None else self.open(key)
         chat.put(Line(text, "notice", seq=chat.last_seq() if seq is None else seq))
 
-    def name_group(self, group_id: str, name: str) -> None:
+    def name_group(self, group_id: str, name: str, kind: str | None = None) -> None:
         """Show a group under its name."""
-        self.open(Key("group", group_id)).title = f"#{name}"
+        chat = self.open(Key("group", group_id))
+        chat.title = f"#{name}"
+        chat.channel = chat.channel or kind == "channel"
 
     # --- own messages ---
 
-    def sending(self, key: Key, client_id: str, text: str, at_ms: int) -> None:
+    def sending(
+        self, key: Key, client_id: str, text: str, at_ms: int, *, answers: Line | None = None
+    ) -> Line:
         """Add a message of our own that is on its way."""
-        self.open(key).put(Line(text, "sending", author=self.me, at_ms=at_ms, client_id=client_id))
+        line = Line(text, "sending", author=self.me, at_ms=at_ms, client_id=client_id)
+        if answers is not None:
+            line.reply_to, line.thread = answers.id, answers.thread or answers.id
+        self.open(key).put(line)
+        return line
 
     def sent(self, key: Key, client_id: str, ack: Ack) -> None:
         """Note that a message is on the server's disk."""
-        self._placed(self.open(key), client_id, ack.seq, ack.timestamp)
+        chat = self.open(key)
+        line = chat.own(client_id)
+        if line is not None and not line.stored:
+            self._answered(chat, line.thread)
+        chat.place(client_id, ack.message_id, ack.seq, ack.timestamp)
+        self._moved(chat, ack.seq)
 
     def failed(self, key: Key, client_id: str, reason: str) -> None:
         """Note that a message was given up, unless it turned out to be stored."""
@@ -137,55 +163,137 @@ class Chats:
             line.state, line.reason = "sending", ""
         return given_up
 
-    def _placed(self, chat: Conversation, client_id: str, seq: int, at_ms: int) -> bool:
-        line = chat.own(client_id)
-        if line is None:
-            return False
-        if line.state != "sent":
-            chat.lines.remove(line)
-            chat.put(replace(line, state="sent", seq=seq, at_ms=at_ms, reason=""))
-        return True
+    # --- what the server answered ---
+
+    def listed(self, chats: Iterable[ChatSummary]) -> None:
+        """Take a part of the list of chats; what came after it was made still counts."""
+        for each in chats:
+            key = _key_of(each.chat_id, self.me)
+            if key is None:
+                continue
+            chat = self.open(key)
+            if each.name is not None:
+                self.name_group(key.name, each.name, each.kind)
+            last = each.last_message.seq if each.last_message is not None else 0
+            after = [line.seq for line in chat.lines if line.state == "received"]
+            newer = sum(seq > max(last, chat.read_to) for seq in after)
+            if each.unread == 0:
+                chat.read_to = max(chat.read_to, last)
+            chat.counted_to = max([chat.counted_to, last, *after])
+            chat.newest = max(last, chat.last_seq())
+            self.counted(key, newer + (each.unread if chat.read_to < last else 0))
+
+    def loaded(self, key: Key, page: MessagePage | None) -> None:
+        """Take a page of history, or None if there was no answer."""
+        chat = self.open(key)
+        chat.end_load(page, self.me)
+        if page is not None and page.messages:
+            self._moved(chat, page.messages[0].seq)
+
+    def counted(self, key: Key, unread: int) -> None:
+        """Take what is unread in one chat."""
+        chat = self.open(key)
+        chat.unread = 0 if key == self.selected and self.reading else unread
 
     # --- events ---
 
-    def apply(self, event: ClientEvent, now: float) -> Key | None:
-        """Take an event; gives the conversation if it is a group that was not known before."""
+    def apply(self, event: ClientEvent, now: float) -> list[Need]:
+        """Take an event; gives what is to be asked because of it."""
         known = set(self.all)
+        needs: list[Need] = []
         match event:
             case ChatEvent():
                 other = event.to if event.from_ == self.me else event.from_
                 self._message(Key("dm", other), event)
             case GroupChatEvent():
                 self._message(Key("group", event.group_id), event)
+            case MessageEdited() | MessageDeleted() | Reaction():
+                self._change(event)
+            case ReadReceiptEvent():
+                needs += self._read(event)
             case TypingEvent():
                 self._typing(event, now)
+            case PresenceEvent():
+                self.presence(event.user_id, event.status)
+            case Activity():
+                needs += self._activity(event)
             case CaughtUp():
-                self._caught_up(event)
+                needs += self._caught_up(event)
             case MemberAdded() | MemberRemoved() | GroupUpdated():
                 self._group_event(event)
-        return next((key for key in self.all if key not in known and key.kind == "group"), None)
+        return needs + [
+            Need("name", key) for key in self.all if key not in known and key.kind == "group"
+        ]
+
+    def _moved(self, chat: Conversation, seq: int) -> None:
+        chat.newest = seq if chat.newest == NEWEST else max(chat.newest, seq)
 
     def _message(self, key: Key, event: ChatEvent | GroupChatEvent) -> None:
         chat = self.open(key)
         chat.typing.pop(event.from_, None)
+        self._moved(chat, event.seq)
         mine = event.from_ == self.me
-        if mine and self._placed(chat, event.client_id, event.seq, event.timestamp):
+        line = chat.own(event.client_id) if mine else chat.by_id(event.id)
+        if line is None or not line.stored:
+            self._answered(chat, event.thread)
+        if mine and chat.place(event.client_id, event.id, event.seq, event.timestamp):
             return
-        chat.put(
-            Line(
-                event.content,
-                "sent" if mine else "received",
-                seq=event.seq,
-                author=event.from_,
-                at_ms=event.timestamp,
-                client_id=event.client_id if mine else "",
-            )
-        )
-        if key != self.selected and not mine:
-            chat.unread += 1
+        if line is not None:
+            return
+        chat.put(line_of(event, self.me))
+        if not mine and event.seq > max(chat.counted_to, chat.read_to):
+            chat.counted_to = event.seq
+            if key == self.selected:
+                chat.fresh += bool(chat.fresh)
+            if key != self.selected or not self.reading:
+                chat.unread += 1
+
+    def _answered(self, chat: Conversation, thread: str | None) -> None:
+        if (root := chat.by_id(thread)) is not None:
+            root.replies += 1
+
+    def _change(self, event: Change) -> None:
+        if (chat := self.find(event.chat_id)) is not None:
+            chat.change(event)
+
+    def _read(self, event: ReadReceiptEvent) -> list[Need]:
+        chat = self.find(event.chat_id)
+        if chat is None:
+            return []
+        if event.reader_id != self.me:
+            if chat.key.kind == "dm":
+                chat.peer_read_id = event.last_read_msg_id
+                chat.find_marks()
+            return []
+        line = chat.by_id(event.last_read_msg_id)
+        if line is None:
+            return [Need("unread", chat.key)] if chat.unread else []
+        if line.seq > chat.read_to:
+            chat.read_to = line.seq
+            after = [each.seq for each in chat.lines if each.state == "received"]
+            chat.counted_to = max([chat.counted_to if not chat.unread else 0, *after])
+            self.counted(chat.key, sum(seq > line.seq for seq in after))
+        return []
+
+    def presence(self, user: str, status: str) -> None:
+        """Note what another user is."""
+        if (chat := self.all.get(Key("dm", user))) is not None:
+            chat.status = status
+
+    def _activity(self, event: Activity) -> list[Need]:
+        """A channel that is not followed has news, so what is here of it has a gap."""
+        chat = self.find(event.chat_id)
+        if chat is None:
+            return [Need("chats")]
+        if event.seq:
+            self._moved(chat, event.seq)
+        chat.channel = True
+        chat.forget()
+        return [Need("messages" if chat.key == self.selected else "unread", chat.key)]
 
     def _group_event(self, event: MemberAdded | MemberRemoved | GroupUpdated) -> None:
         key = Key("group", event.group_id)
+        self._moved(self.open(key), event.seq)
         by = "you" if event.by == self.me else event.by
         if isinstance(event, GroupUpdated):
             if event.name is not None:
@@ -201,21 +309,20 @@ class Chats:
             text = f"{users} left" if event.users == [event.by] else f"{by} removed {users}"
         self.notice(text, key=key, seq=event.seq)
 
-    def _caught_up(self, event: CaughtUp) -> None:
+    def _caught_up(self, event: CaughtUp) -> list[Need]:
         if not event.recovered:
-            self.notice("The server's log is another one: messages may be missing here.")
+            for chat in self.all.values():
+                chat.forget(another_log=chat.key != HOME)
         for missing in event.missing:
-            count = missing.to_seq - missing.from_seq + 1
-            text = f"Up to {count} older messages are not shown here."
-            self.notice(text, key=_key_of(missing.chat_id, self.me), seq=missing.to_seq)
+            if (found := self.find(missing.chat_id)) is not None:
+                found.forget()
+        return [] if event.recovered and not event.missing else [Need("chats")]
 
     # --- typing ---
 
     def _typing(self, event: TypingEvent, now: float) -> None:
-        if event.from_ == self.me:
-            return
-        chat = self.all.get(_key_of(event.chat_id, self.me))
-        if chat is not None:
+        chat = self.find(event.chat_id)
+        if chat is not None and event.from_ != self.me:
             chat.typing[event.from_] = now + event.expires_in / 1000
 
     def expire_typing(self, now: float) -> bool:
@@ -231,14 +338,8 @@ class Chats:
         return bool(expired)
 
 
-def _key_of(chat_id: str, me: str) -> Key:
-    kind, *tokens = chat_id.split(".")
-    names = [_decoded(token) for token in tokens]
-    if kind == "dm":
-        return Key("dm", next((name for name in names if name != me), me))
-    return Key("group", names[0] if names else chat_id)
-
-
-def _decoded(token: str) -> str:
-    raw = re.sub(rb"=([0-9A-F]{2})", lambda m: bytes([int(m[1], 16)]), token.encode())
-    return raw.decode("utf-8", "replace")
+def _key_of(chat_id: str, me: str) -> Key | None:
+    if (other := other_of(chat_id, me)) is not None:
+        return Key("dm", other)
+    group_id = group_of(chat_id)
+    return None if group_id is None else Key("group", group_id)

@@ -2,16 +2,21 @@
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import date, datetime
 
 from rich.text import Text
 
-from .model import Conversation, Line
+from .lines import HOME, OLDER_MAX, Conversation, Line
 
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red")
+_DOTS = {"online": ("●", "green"), "away": ("◐", "yellow"), "dnd": ("●", "red")}
+INDENT = " " * 6
+QUOTE_MAX = 24
+NAMED_MAX = 3
+UNREAD_MAX = 999
 
 
 def clean(text: str) -> str:
@@ -24,50 +29,113 @@ def one_line(text: str) -> str:
     return clean(text).replace("\n", " ")
 
 
-def conversation(chat: Conversation, me: str) -> Text:
-    """Render all lines of a conversation."""
+def conversation(chat: Conversation, me: str, *, width: int = 56) -> Text:
+    """Render all lines of a conversation; `width` is that of its lines."""
     shown = Text()
-    day = None
+    if chat.key != HOME:
+        shown.append(_top(chat) + "\n", "dim")
+    day: date | None = None
+    marked = False
     for line in chat.lines:
         if line.at_ms:
             written = datetime.fromtimestamp(line.at_ms / 1000)
-            if day is not None and written.date() != day:
-                shown.append(f"── {written:%A %d %B} ──\n", "dim")
+            if written.date() != day and (day is not None or written.date() != date.today()):
+                shown.append(_rule(f"{written:%A %d %B}", width), "dim")
             day = written.date()
-        _line(shown, line, me)
+        if not marked and chat.new_from is not None and line.seq >= chat.new_from:
+            shown.append(_rule("new", width), "bold yellow")
+            marked = True
+        _line(shown, line, chat, me)
     shown.rstrip()
     return shown
 
 
-def _line(shown: Text, line: Line, me: str) -> None:
+def _top(chat: Conversation) -> str:
+    if chat.loading:
+        return "loading…"
+    if chat.older is False:
+        return "This is where it begins."
+    if chat.older and len(chat.lines) >= OLDER_MAX:
+        return "Older messages do not fit here."
+    return "↑ PgUp for older messages" if chat.older else ""
+
+
+def _rule(text: str, width: int) -> str:
+    left = max(width - len(text) - 4, 2)
+    return f"── {text} {'─' * left}"[:width] + "\n"
+
+
+def _line(shown: Text, line: Line, chat: Conversation, me: str) -> None:
     if line.state == "notice":
         shown.append(clean(line.text) + "\n", "italic dim")
         return
     name = one_line(line.author)
     written = datetime.fromtimestamp(line.at_ms / 1000)
     shown.append(f"{written:%H:%M} ", "dim")
+    if line.thread or line.reply_to:
+        shown.append(f"↳ {_quote(line, chat)}\n{INDENT}", "dim")
     shown.append(name, "bold" if line.author == me else f"bold {_colour(name)}")
-    shown.append(" " + clean(line.text))
+    if line.deleted:
+        shown.append(" message deleted", "italic dim")
+    else:
+        shown.append(" " + clean(line.text))
+        if line.edited_at:
+            shown.append(" (edited)", "dim")
+    _state(shown, line, chat)
+    shown.append("\n")
+    _under(shown, line)
+
+
+def _quote(line: Line, chat: Conversation) -> str:
+    """Say what a message answers; of a thread whose beginning is not here, only that it is one."""
+    answered = chat.by_id(line.reply_to) or chat.by_id(line.thread)
+    if answered is None:
+        return "in a thread"
+    text = "message deleted" if answered.deleted else one_line(answered.text)
+    if len(text) > QUOTE_MAX:
+        text = text[: QUOTE_MAX - 1].rstrip() + "…"
+    return f"{one_line(answered.author)}: {text}"
+
+
+def _state(shown: Text, line: Line, chat: Conversation) -> None:
     match line.state:
         case "sending":
             shown.append("  sending…", "yellow")
-        case "sent":
-            shown.append(f"  ✓ {line.seq}", "dim green")
         case "failed":
             shown.append(f"  ✗ not sent: {clean(line.reason)} (/retry)", "red")
-    shown.append("\n")
+        case "sent" if line.seq <= chat.peer_read_to:
+            shown.append("  ✓✓", "green")
+        case "sent":
+            shown.append("  ✓", "dim green")
+
+
+def _under(shown: Text, line: Line) -> None:
+    parts = [f"{one_line(emoji)} {_users(users)}" for emoji, users in line.reactions.items()]
+    if line.replies:
+        parts.append(f"{line.replies} {'reply' if line.replies == 1 else 'replies'}")
+    if parts:
+        shown.append(INDENT + "   ".join(parts) + "\n", "dim")
+
+
+def _users(users: list[str]) -> str:
+    if len(users) > NAMED_MAX:
+        return str(len(users))
+    return ", ".join(one_line(user) for user in users)
 
 
 def _colour(name: str) -> str:
     return _COLOURS[sum(name.encode("utf-8", "replace")) % len(_COLOURS)]
 
 
-def title(chat: Conversation) -> Text:
-    """Render a conversation for the sidebar."""
-    text = Text(one_line(chat.title), no_wrap=True, overflow="ellipsis")
-    if chat.unread:
-        text = Text.assemble((f"{chat.unread} ", "bold yellow"), text, no_wrap=True)
-    return text
+def title(chat: Conversation, *, width: int = 19) -> Text:
+    """Render a conversation for the sidebar: presence, name, and at the right what is unread."""
+    count = str(chat.unread) if chat.unread <= UNREAD_MAX else f"{UNREAD_MAX}+"
+    count = count if chat.unread else ""
+    dot, colour = _DOTS.get(chat.status, (" ", ""))
+    name = Text(one_line(chat.title), "bold" if chat.unread else "")
+    name.truncate(width - 2 - (len(count) + 1 if count else 0), overflow="ellipsis", pad=True)
+    text = Text.assemble((f"{dot} ", colour), name, no_wrap=True, overflow="ellipsis")
+    return text.append(f" {count}", "bold yellow") if count else text
 
 
 def typing(users: Iterable[str]) -> str:

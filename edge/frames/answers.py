@@ -95,6 +95,7 @@ class Result(Struct, tag="result", kw_only=True, omit_defaults=True):
     more: bool | list[str] | None = None
     chat_id: str | None = None
     last_read_msg_id: str | None = None
+    presence: dict[str, dict[str, Any]] | None = None
     expires_at: int | None = None
 
 
@@ -200,6 +201,7 @@ class GroupUpdated(Event, tag="group_updated", kw_only=True):
     name: str | None = None
     roles: dict[str, str] | None = None
     mute: bool | None = None
+    large: bool | None = None
 
 
 class TypingEvent(Struct, tag="typing", kw_only=True):
@@ -208,6 +210,22 @@ class TypingEvent(Struct, tag="typing", kw_only=True):
     chat_id: str
     from_: str = field(name="from")
     expires_in: int = 5000
+
+
+class Activity(Struct, tag="activity", kw_only=True):
+    """A large channel that is not open here has news; `seq` is that of the last event."""
+
+    chat_id: str
+    seq: int
+
+
+class PresenceEvent(Struct, tag="presence", kw_only=True):
+    """A watched user is another one now; `last_seen` only of one who is offline."""
+
+    user_id: str
+    status: str
+    text: str
+    last_seen: int | None
 
 
 class Ping(Struct, tag="ping"):
@@ -230,6 +248,8 @@ ServerFrame = (
     | MemberRemoved
     | GroupUpdated
     | TypingEvent
+    | PresenceEvent
+    | Activity
     | Ping
 )
 

@@ -1,6 +1,6 @@
 """What clients send, as tagged structs."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -195,6 +195,45 @@ class GroupUpdate(Struct, tag="group_update", kw_only=True):
     id: RequestId | None = None
 
 
+class Open(Struct, tag="open", kw_only=True):
+    """Follow a large channel live."""
+
+    chat_id: ChatId
+    id: RequestId | None = None
+
+
+class Close(Struct, tag="close", kw_only=True):
+    """Follow it no longer."""
+
+    chat_id: ChatId
+    id: RequestId | None = None
+
+
+class PresenceSubscribe(Struct, tag="presence_subscribe", kw_only=True):
+    """Watch users, as far as they share a chat with the asker."""
+
+    users: Annotated[list[UserId], Meta(min_length=1, max_length=500)]
+    id: RequestId | None = None
+
+
+class PresenceUnsubscribe(Struct, tag="presence_unsubscribe", kw_only=True):
+    """Watch them no longer."""
+
+    users: Annotated[list[UserId], Meta(min_length=1, max_length=500)]
+    id: RequestId | None = None
+
+
+class PresenceSet(Struct, tag="presence_set", kw_only=True):
+    """What the user wants to be; without `text` that stays as it was."""
+
+    status: Literal["online", "away", "dnd", "invisible"]
+    text: Annotated[str, Meta(max_length=200)] | None = None
+    id: RequestId | None = None
+
+
+PresenceRequest = PresenceSubscribe | PresenceUnsubscribe | PresenceSet
+
+
 class Refresh(Struct, tag="refresh", kw_only=True):
     """Extend the session with a new token of the same user."""
 
@@ -226,6 +265,11 @@ Request = (
     | GroupMembers
     | GroupInfo
     | GroupUpdate
+    | Open
+    | Close
+    | PresenceSubscribe
+    | PresenceUnsubscribe
+    | PresenceSet
     | Refresh
     | Pong
 )

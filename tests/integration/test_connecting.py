@@ -10,6 +10,7 @@ import pytest
 
 from tests.chat import Clients, Way, names, open_socket
 from tests.edges import extra_edge
+from tests.keys import OTHER_RSA, RSA, KeyServer, jwk, running, signed
 from tests.raw import Raw, frame, handshake
 from tests.servers import SECRET, Hikyaku, Site, token
 
@@ -324,3 +325,27 @@ async def test_what_is_not_a_token_is_not_believed(site: Site) -> None:
         async with Clients() as connect:
             client = await connect(site.edges[0], "alice", way="frame", jwt=jwt, welcomed=False)
             assert (await client.closed())[0] == 4001
+
+
+# --- keys ---
+
+
+async def test_tokens_of_a_key_set_at_a_url(site: Site, tmp_path: Path) -> None:
+    (alice,) = names("alice")
+    good = signed(RSA, "RS256", kid="k1", sub=alice)
+    server = KeyServer()
+    with running(server):
+        server.serve_raw(b"HTTP/1.1 503 Later\r\n\r\n")
+        settings = {"jwt_secret": "", "jwt_jwks": server.url}
+        async with extra_edge(site, tmp_path, **settings) as edge, Clients() as connect:
+            early = await connect(edge, alice, jwt=good, welcomed=False)
+            error = await early.until("error")
+            assert (error["code"], error["retryable"]) == ("unavailable", True)
+            assert (await early.closed())[0] == 1012
+        server.serve(jwk(RSA, "k1"))
+        async with extra_edge(site, tmp_path, **settings) as edge, Clients() as connect:
+            clients = await asyncio.gather(*(connect(edge, alice, jwt=good) for _ in range(5)))
+            assert (await clients[0].ask("refresh", token=good))["type"] == "result"
+            for bad in (token(alice), signed(OTHER_RSA, "RS256", kid="k1", sub=alice)):
+                refused = await connect(edge, alice, jwt=bad, welcomed=False)
+                assert (await refused.closed())[0] == 4001

@@ -138,6 +138,17 @@ async def test_ten_thousand_malformed_frames_at_once(edge: Hikyaku, junk: bytes)
         await writing
 
 
+async def test_too_many_malformed_frames_and_a_close_behind_them(edge: Hikyaku) -> None:
+    """Found as a traceback: the close was parsed before the frames were refused."""
+    (mallory,) = names("mallory")
+    async with Raw(edge) as raw:
+        await raw.upgrade(authorized(edge, mallory))
+        await raw.read_frame()
+        await raw.write(frame(b"{") * 12 + frame(b"\x03\xe8", opcode=CLOSE))
+        assert await raw.closed() in (1000, 4022)
+        await raw.ended(PROMPT_S)
+
+
 @pytest.mark.parametrize(
     "bytes_sent",
     [

@@ -16,7 +16,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from bench import dm, faults, groups, idle, load, resume, runner
+from bench import campaign, dm, faults, groups, idle, load, resume, runner
 from bench.cli import main
 from bench.client import Client, Closed, Refused
 from bench.faults import Fault, under_fire
@@ -388,7 +388,10 @@ def test_a_stack_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
 
 
 SERVER = """
-import http.server, os, threading
+import http.server, os, pathlib, threading
+log = pathlib.Path(os.environ["HIKYAKU_HOME"], "log")
+log.mkdir(parents=True)
+(log / "edge-1.log").write_text("why it failed")
 class Ready(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -412,3 +415,25 @@ def test_a_stack_is_started_and_stopped(tmp_path: Path) -> None:
     assert len(target.edges) == 2
     assert not Path(f"/proc/{target.supervisor}").exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_keeps_the_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "Stack", lambda folder: Stack(folder, ("-c", SERVER)))
+    monkeypatch.setattr(campaign, "QUIET_S", 1)
+    given = ["resume", "dm-latency", "--quick", "--patience", "0.03", "--out", str(tmp_path)]
+    assert main(given) == 1
+    (written,) = tmp_path.glob("*.json")
+    failures = json.loads(written.read_bytes())["failures"]
+    assert sorted(failures) == ["dm-latency", "resume"]
+    assert "upgrade refused" in failures["resume"][0]
+    assert {log.read_text() for log in tmp_path.glob("*-logs-*/edge-1.log")} == {"why it failed"}
+    assert not list(tmp_path.glob("stack-*"))
+
+
+def test_a_stack_that_does_not_start_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign, "Stack", lambda folder: Stack(folder, ("-c", "print('no')")))
+    assert main(["resume", "idle", "--quick", "--out", str(tmp_path)]) == 1
+    (written,) = tmp_path.glob("*.json")
+    assert set(json.loads(written.read_bytes())["failures"]) == {"resume", "idle"}

@@ -1,0 +1,136 @@
+"""`hikyaku dead`: the events that a worker could not handle; shown, and tried again.
+
+A letter is removed when MongoDB has its event, and stays with its reason when it still cannot.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from msgspec.structs import replace
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from broker import events
+from broker.bus import Bus
+from broker.dead import DeadLetter, DeadLetters
+from broker.errors import BrokerError
+from store.database import connect
+from store.documents import Entry
+from store.errors import StoreError
+from store.messages import Messages
+from store.reads import Reads
+from workers import persist
+from workers.config import WorkerConfig
+
+from . import local_mongo, local_nats
+from .errors import UserError
+from .ports import remembered
+from .settings import Settings, worker_config
+
+CONNECT_S = 5.0
+LISTED = 1000
+
+
+def run(settings: Settings, action: str, number: int | None, *, every: bool) -> int:
+    """Do what was asked; gives 1 if a letter could not be replayed. Raises `UserError`."""
+    if (number is None) != (action == "list" or every) or (every and action != "replay"):
+        raise UserError("use `dead list`, `dead show N`, `dead replay N` or `dead replay --all`")
+    try:
+        return asyncio.run(_run(_of_local_stack(settings), action, number))
+    except (BrokerError, StoreError) as error:
+        raise UserError(str(error)) from None
+
+
+def _of_local_stack(settings: Settings) -> Settings:
+    """With the own servers of `hikyaku up` where no others are set."""
+    ports = remembered(settings.home_path / "ports.json")
+    if not settings.nats_url and "nats_port" in ports:
+        url = f"nats://{local_nats.HOST}:{ports['nats_port']}"
+        settings = replace(settings, nats_url=(url,))
+    if not settings.mongo_url and "mongo_port" in ports:
+        settings = replace(settings, mongo_url=local_mongo.url(ports["mongo_port"]))
+    return settings
+
+
+async def _run(settings: Settings, action: str, number: int | None) -> int:
+    config = worker_config(settings)
+    async with _letters(config) as letters:
+        if number is None:
+            found = await letters.all(LISTED)
+        else:
+            letter = await letters.get(number)
+            if letter is None:
+                raise UserError(f"there is no dead letter {number}; see `hikyaku dead list`")
+            found = [letter]
+        if action == "list":
+            _list(found)
+        elif action == "show":
+            _show(found[0])
+        else:
+            return await _replay(config, letters, found)
+    return 0
+
+
+@asynccontextmanager
+async def _letters(config: WorkerConfig) -> AsyncIterator[DeadLetters]:
+    async with Bus(config.broker, name="dead letters") as bus:
+        await bus.wait_connected(CONNECT_S)
+        yield DeadLetters(bus)
+
+
+def _list(letters: list[DeadLetter]) -> None:
+    if not letters:
+        print("There are no dead letters.")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("number", "worker", "seq", "subject", "reason"):
+        table.add_column(column, overflow="fold")
+    for each in letters:
+        cells = (str(each.number), each.worker, str(each.seq), each.subject, each.reason)
+        table.add_row(*map(Text, cells))
+    Console(soft_wrap=True).print(table)
+
+
+def _show(letter: DeadLetter) -> None:
+    print(f"number   {letter.number}")
+    print(f"worker   {letter.worker}")
+    print(f"seq      {letter.seq}")
+    print(f"subject  {letter.subject}")
+    print(f"reason   {letter.reason}")
+    print(f"event    {letter.event.decode(errors='backslashreplace')}")
+
+
+async def _replay(config: WorkerConfig, letters: DeadLetters, found: list[DeadLetter]) -> int:
+    failed = 0
+    async with connect(config.store) as database:
+        messages, reads = Messages(database), Reads(database)
+        for each in found:
+            reason = await _again(each, messages, reads)
+            if reason:
+                failed += 1
+                print(f"letter {each.number} is kept: {reason}", file=sys.stderr)
+            else:
+                await letters.remove(each.number)
+                print(f"letter {each.number} is in MongoDB (seq {each.seq} on {each.subject})")
+    return 1 if failed else 0
+
+
+async def _again(letter: DeadLetter, messages: Messages, reads: Reads) -> str:
+    """Write the event; why that is not possible, or empty."""
+    if letter.worker != persist.NAME:
+        return f"what {letter.worker!r} could not handle cannot be replayed here"
+    try:
+        event = persist.decoded(letter.subject, letter.event)
+    except ValueError as error:
+        return f"not readable: {error}"
+    entries: list[Entry] = []
+    receipts: list[persist.Receipt] = []
+    if isinstance(event, events.ReadReceipt):
+        receipts.append((letter.seq, event))
+    elif isinstance(event, events.Message | events.Change):
+        entries.append(Entry(letter.seq, event))
+    rejected = await persist.store(entries, receipts, messages, reads)
+    return rejected[0].reason if rejected else ""
