@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Most of a test is waiting for servers, so more of them run at once than there are cores.
+TESTERS ?= 4
 
 .PHONY: up test check bench clean venv
 
@@ -11,7 +13,7 @@ up: $(STAMP)
 	@$(BIN)/hikyaku up
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .

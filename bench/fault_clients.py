@@ -26,6 +26,7 @@ class Journal:
         self.acked: set[Key] = set()
         self.delivered: set[Key] = set()
         self.refused: list[str] = []
+        self.told: set[Key] = set()
         self.repeats = 0
         self.doubled = 0
         self.out_of_order = 0
@@ -127,7 +128,10 @@ class Sender(Peer):
         if not fields.get("retryable"):
             self.journal.refused.append(f"{fields.get('code')}: {fields.get('message')}")
             self.unacked.pop(_number(fields), None)
-        elif not self._holding:
+            return
+        # Told to send it again, it may come after what was sent behind it and was taken.
+        self.journal.told.add((self.index, _number(fields)))
+        if not self._holding:
             self._holding = True
             wait_s = float(fields.get("retry_after_ms") or 200) / 1e3
             asyncio.get_running_loop().call_later(wait_s, self._again, client)
@@ -187,7 +191,7 @@ class Receiver(Peer):
         body = f'"content":"{fields["content"]}"'.encode()
         key = (messages.sender(body, 0), messages.number(body, 0))
         self.journal.doubled += key in self.journal.delivered
-        self.journal.overtaken += key[1] < self._newest
+        self.journal.overtaken += key[1] < self._newest and key not in self.journal.told
         self._newest = max(self._newest, key[1])
         self.journal.delivered.add(key)
         self.journal.arrivals.append((now, now - messages.due_ns(body, 0)))

@@ -48,7 +48,8 @@ class FaultReport(Struct, kw_only=True):
 
     `repeats` are events delivered again with the same id, which a client drops; `doubled` is one
     message delivered under two ids; `out_of_order` counts events that came after a higher `seq`;
-    `overtaken` counts messages that arrived after a later one of the same sender.
+    `overtaken` counts messages that arrived after a later one of the same sender, but for those
+    that the sender was told to send again.
     """
 
     sent: int

@@ -1,6 +1,6 @@
 """Every scenario by name, in the order in which they run: memory first, while the edges are new."""
 
-from . import channel, dm, faults, groups, idle, presence, resume
+from . import channel, dm, faults, groups, idle, past, presence, resume
 
 SCENARIOS = {
     scenario.name: scenario
@@ -9,6 +9,7 @@ SCENARIOS = {
         *dm.SCENARIOS,
         *groups.SCENARIOS,
         *resume.SCENARIOS,
+        *past.SCENARIOS,
         *presence.SCENARIOS,
         *channel.SCENARIOS,
         *faults.SCENARIOS,

@@ -22,7 +22,7 @@ from edge.frames import (
     PresenceUnsubscribe,
 )
 
-from .errors import ClientError, RequestFailed
+from .errors import ClientClosed, ClientError, ConnectionStopped, RequestFailed
 from .requests import Requests, read_answer
 
 log = logging.getLogger("hikyaku.client")
@@ -108,6 +108,8 @@ class FollowRequests(Requests):
             followed.welcomed.clear()
             try:
                 await self._follow_again()
+            except (ClientClosed, ConnectionStopped):
+                return
             except ClientError as error:
                 log.warning("what is followed may be out of date: %s", error)
                 await asyncio.sleep(AGAIN_AFTER_S)

@@ -61,6 +61,21 @@ def _parser() -> argparse.ArgumentParser:
     dead.add_argument("action", choices=("list", "show", "replay"), help="what to do")
     dead.add_argument("number", nargs="?", type=_positive, help="of one letter, see `list`")
     dead.add_argument("--all", action="store_true", help="replay every letter")
+    archive = add("archive", _archive, "move old messages to the object store, and look after them")
+    archive.add_argument(
+        "action",
+        choices=("run", "verify", "rebuild", "keep"),
+        help="run now; compare files and manifest; list lost files again; set a group's retention",
+    )
+    archive.add_argument("group", nargs="?", help="for `keep`: the group id")
+    archive.add_argument("--days", type=_days, help="for `keep`: 0 for ever, without it as others")
+    export = add("export", _export, "write all that is held about a user into files")
+    export.add_argument("--user", required=True, help="the user id")
+    export.add_argument("--to", required=True, help="a new folder, or a file that ends in .zip")
+    erase = add("erase", _erase, "remove all that a user wrote, and what is held about the user")
+    erase.add_argument("--user", required=True, help="the user id")
+    erase.add_argument("--yes", action="store_true", help="do not ask")
+    erase.add_argument("--report", metavar="FILE", help="where to write what was done")
     commands.add_parser("bench", help="measure a running stack (`bench --help` for more)")
     return parser
 
@@ -69,6 +84,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, not {text!r}")
     return int(text)
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days <= 36_500:
+        raise argparse.ArgumentTypeError(f"expected days from 0 to 36500, not {text!r}")
+    return days
 
 
 def _load() -> Loaded:
@@ -136,6 +161,31 @@ def _dead(arguments: argparse.Namespace) -> int:
     from .dead import run
 
     return run(_load().settings, arguments.action, arguments.number, every=arguments.all)
+
+
+def _archive(arguments: argparse.Namespace) -> int:
+    from . import archive
+
+    settings = _load().settings
+    if (arguments.action == "keep") != (arguments.group is not None):
+        raise UserError("use `archive run`, `verify` or `rebuild`, or `archive keep GROUP`")
+    if arguments.action == "keep":
+        return archive.keep(settings, arguments.group, arguments.days)
+    actions = {"run": archive.run, "verify": archive.verify, "rebuild": archive.rebuild}
+    return actions[arguments.action](settings)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from .personal import export
+
+    return export(_load().settings, arguments.user, arguments.to)
+
+
+def _erase(arguments: argparse.Namespace) -> int:
+    from .erase import erase
+
+    settings = _load().settings
+    return erase(settings, arguments.user, sure=arguments.yes, report=arguments.report)
 
 
 def _chat(arguments: argparse.Namespace) -> int:

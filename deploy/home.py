@@ -4,6 +4,7 @@ up.lock       held by the supervisor and all its children, so also while the las
 secret        signs development tokens
 ports.json    ports chosen for the own servers
 nats, mongo   their data
+objects       files of the archive, unless HIKYAKU_OBJECTS_URL says otherwise
 log           one file for each process
 """
 

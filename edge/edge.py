@@ -38,7 +38,9 @@ from .tokens import TokenVerifier
 CONNECT_S = 5.0
 RETRY_S = 0.5
 STALE_S = 5.0
-PARALLEL_REPLAYS = 32
+PARALLEL_REPLAYS = 6
+"""Of pages of 8 MiB: past 64 MiB unsent, NATS takes the connection for a slow consumer's."""
+
 DRAIN_STEPS = 50
 
 _EPHEMERAL = len(subjects.EPHEMERAL)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .session import Session
 
 ARRIVALS_A_READ = 200
+GATHER_S = 0.01
+"""Those who come within this time cost one read and one write together."""
+
 RETRY_S = 0.5
 
 _encode = msgspec.json.Encoder().encode
@@ -112,6 +115,7 @@ class Here:
         """Make known who arrives, until cancelled."""
         while True:
             await self._work.wait()
+            await asyncio.sleep(GATHER_S)
             batch = list(self._arriving)[:ARRIVALS_A_READ]
             if not batch or not self._lease.edge:
                 self._work.clear()

@@ -28,7 +28,7 @@ from .tokens import Claims, KeysUnavailable, Unauthorized
 
 VERSION = "0.1.0"
 REPLAY_CHUNK_BYTES = 128 * 1024
-REPLAY_PATIENCE_S = 0.25
+REPLAY_PATIENCE_S = 0.1
 REPLAY_STALL_S = 30.0
 
 _log = logging.getLogger("hikyaku.opening")

@@ -94,7 +94,8 @@ class Presence:
         token, _dot, key = subject[len(_LIVE) :].decode().partition(".")
         if key == "set":
             self.here.on_setting(token, data)
-        self.board.apply(token, key, Value(sequence_of(header), data))
+        if token in self.board:
+            self.board.apply(token, key, Value(sequence_of(header), data))
 
     def _edges_changed(self) -> None:
         self.board.edges_changed()

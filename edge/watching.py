@@ -58,6 +58,9 @@ class Board:
         """How many users are watched."""
         return len(self._watched)
 
+    def __contains__(self, token: object) -> bool:
+        return token in self._watched
+
     def watched_by(self, session: "Session") -> Iterable[str]:
         """The users (tokens) that a session watches."""
         return self._watching.get(session, {}).keys()

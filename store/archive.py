@@ -102,7 +102,7 @@ class Run:
         await self._expire()
         await self._apply_changes()
         async for entry in self._to_rewrite(everything=scrub is not None):
-            await self._rewrite(entry, {}, scrub)
+            await self._rewrite(entry, scrub)
         await self._sweep()
         return self.report
 
@@ -221,36 +221,34 @@ class Run:
 
     async def _apply_changes(self) -> None:
         after = 0
+        below = max(self._old, await self._manifest.highest_id() + 1)
         while True:
-            changes = await self._hot.changes(after, self._old)
+            changes = await self._hot.changes(after, below)
             if not changes.last:
                 return
             left = {each for ids in changes.ids.values() for each in ids}
-            files: dict[str, list[int]] = {}
+            files: set[str] = set()
             for chat, ids in changes.ids.items():
-                for key, held in (await self._manifest.holding(chat, ids)).items():
-                    files.setdefault(key, []).extend(held)
-            for key, held in files.items():
+                files |= await self._manifest.holding(chat, ids)
+            for key in files:
                 entry = await self._manifest.entry(key)
                 if entry is not None:
-                    left -= await self._rewrite(entry, await self._hot.changes_of(held), None)
+                    left -= await self._rewrite(entry, None)
             stray = await self._hot.changes_of(each for each in left if each < self._lost)
             await self._hot.drop(stray.values())
             after = changes.last
 
-    async def _rewrite(
-        self, entry: Entry, changes: dict[int, Document], scrub: Scrub | None
-    ) -> set[int]:
-        """Make the changes to a file, leave out what is past its time; gives the ids it met."""
+    async def _rewrite(self, entry: Entry, scrub: Scrub | None) -> set[int]:
+        """Make its changes to a file, leave out what is past its time; gives the ids changed."""
         kept: list[Document] = []
-        met: set[int] = set()
+        met: dict[int, Document] = {}
         removed = changed = 0
         async for group in self._files.groups(_place(entry)):
             limits = await self._retention.limits({each["chat"] for each in group})
+            changes = await self._hot.changes_of(int(each["_id"]) for each in group)
+            met.update(changes)
             for each in group:
                 key = int(each["_id"])
-                if key in changes:
-                    met.add(key)
                 if key < limits[each["chat"]]:
                     removed += 1
                     continue
@@ -263,10 +261,10 @@ class Run:
         elif removed or changed:
             await self._writer.write(kept, entry.bucket, old=entry, open=entry.open, hot=False)
             self.report.written += 1
-        await self._hot.drop(changes[key] for key in met)
+        await self._hot.drop(met.values())
         self.report.removed += removed
         self.report.changed += changed
-        return met
+        return set(met)
 
 
 def _place(entry: Entry) -> Place:

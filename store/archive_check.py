@@ -65,11 +65,12 @@ class Check:
         that was restored from a backup: the next run sorts that out.
         """
         async with Lease(self._database) as lease:
-            lost = [key async for key in self._objects.list(PREFIX) if key.endswith(copy_key(""))]
-            entries = []
-            for key in lost:
-                if not await self._manifest.knows(key):
-                    entries.append((await self._listed(key)).entry)
+            copies = [key async for key in self._objects.list(PREFIX) if _is_copy(key)]
+            entries = [
+                (await self._listed(key)).entry
+                for key in copies
+                if not await self._manifest.knows(key)
+            ]
             restored = 0
             taken: set[str] = set()
             for entry in sorted(entries, key=lambda each: -each.created_at):
@@ -77,15 +78,18 @@ class Check:
                 known = await self._manifest.replaced_by(entry.key)
                 if entry.key not in taken and not known and taken.isdisjoint(replaced):
                     listed = await self._listed(copy_key(entry.key))
-                    await self._manifest.adopt(
-                        Listed(entry=replace(entry, hot=True), chats=listed.chats), lease.owner
-                    )
+                    found = replace(listed, entry=replace(entry, hot=True))
+                    await self._manifest.commit(found, None, lease.owner)
                     restored += 1
                 taken |= replaced
             return restored
 
     async def _listed(self, key: str) -> Listed:
         return msgspec.json.decode(await self._objects.get(key), type=Listed)
+
+
+def _is_copy(key: str) -> bool:
+    return key.endswith(copy_key(""))
 
 
 def _chat(part: Part) -> str:

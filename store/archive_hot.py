@@ -25,7 +25,7 @@ ROUNDS = 10
 class Refs(NamedTuple):
     """Ids of old messages by chat bucket, in order; `last` is the highest, 0 if there are none."""
 
-    ids: dict[int, array[int]]
+    ids: "dict[int, array[int]]"
     last: int
 
 

@@ -10,8 +10,6 @@ import socket
 from types import TracebackType
 from uuid import uuid4
 
-from pymongo.errors import DuplicateKeyError
-
 from .archive_manifest import LEASE, LEASE_MS
 from .database import Database, Document
 from .errors import StoreError, StoreUnavailable
@@ -38,12 +36,14 @@ class Lease:
 
     async def __aenter__(self) -> "Lease":
         free = {"$lt": [{"$ifNull": ["$until", "$$NOW"]}, {"$add": ["$$NOW", 1]}]}
-        query = {"_id": LEASE, "$or": [{"owner": None}, {"$expr": free}]}
-        try:
-            with self._database.errors():
-                await self._leases.update_one(query, [{"$set": self._held()}], upsert=True)
-        except DuplicateKeyError:
-            raise Busy(f"the archive is being run by {await self.holder()}") from None
+        with self._database.errors():
+            made = {"$setOnInsert": {"commits": 0}}
+            await self._leases.update_one({"_id": LEASE}, made, upsert=True)
+            taken = await self._leases.update_one(
+                {"_id": LEASE, "$expr": free}, [{"$set": self._held()}]
+            )
+        if taken.matched_count == 0:
+            raise Busy(f"the archive is being run by {await self.holder()}")
         self._task = asyncio.create_task(self._keep(), name="archive lease")
         return self
 

@@ -147,7 +147,7 @@ class Manifest:
         """Create the indexes; idempotent."""
         with self._database.errors():
             await self._entries.create_index([("bucket", 1), ("max_id", -1)], name="open")
-            await self._entries.create_index([("min_id", 1)], name="age")
+            await self._entries.create_index([("max_id", -1)], name="newest")
             await self._chats.create_index(
                 [("chat", 1), ("max_seq", -1), ("min_seq", 1)], name="newest"
             )
@@ -197,19 +197,24 @@ class Manifest:
             async for each in cursor.sort("max_seq", -1):
                 yield msgspec.convert(each, Part)
 
-    async def holding(self, chat_id: str, message_ids: list[int]) -> dict[str, list[int]]:
-        """The files that may hold these messages of a chat, each with those of them."""
-        found: dict[str, list[int]] = {}
+    async def holding(self, chat_id: str, message_ids: list[int]) -> set[str]:
+        """The files that may hold any of these messages of a chat."""
         query = {
             "chat": chat_id,
             "min_id": {"$lte": Int64(max(message_ids))},
             "max_id": {"$gte": Int64(min(message_ids))},
         }
+        found: set[str] = set()
         async for part in self.parts(query):
-            ids = [each for each in message_ids if part.min_id <= each <= part.max_id]
-            if ids:
-                found[part.file] = ids
+            if any(part.min_id <= each <= part.max_id for each in message_ids):
+                found.add(part.file)
         return found
+
+    async def highest_id(self) -> int:
+        """The newest message id in any file, or 0."""
+        with self._database.errors():
+            found = await self._entries.find_one({}, {"max_id": 1}, sort=[("max_id", -1)])
+        return 0 if found is None else int(found["max_id"])
 
     async def present(self, keys: Iterable[str]) -> bool:
         """Whether all these files are still in the manifest."""
@@ -217,6 +222,24 @@ class Manifest:
         with self._database.errors():
             count: int = await self._entries.count_documents({"_id": {"$in": wanted}})
         return count == len(wanted)
+
+    async def whole_parts(self, key: str) -> list[Part]:
+        """Everything about the chats of one file."""
+        with self._database.errors():
+            cursor = self._chats.find({"file": key}, {"_id": 0})
+            return [msgspec.convert(each, Part) async for each in cursor]
+
+    async def knows(self, key: str) -> bool:
+        """Whether an object belongs to the manifest, or is known to be garbage."""
+        with self._database.errors():
+            if await self._entries.find_one({"_id": key.removesuffix(copy_key(""))}, {"_id": 1}):
+                return True
+            return await self._garbage.find_one({"_id": key}) is not None
+
+    async def replaced_by(self, key: str) -> bool:
+        """Whether a file of the manifest was put in the place of this one."""
+        with self._database.errors():
+            return await self._entries.find_one({"replaces": key}, {"_id": 1}) is not None
 
     # --- changes ---
 

@@ -47,6 +47,13 @@ class Retention:
                 found[groups[each["_id"]]] = self._limit(each[FIELD])
         return found
 
+    async def keep(self, group_id: str, days: float | None) -> bool:
+        """Set a group's own, or with None take it away; whether there is such a group."""
+        change = {"$unset": {FIELD: 1}} if days is None else {"$set": {FIELD: days}}
+        with self._database.errors():
+            done = await self._groups.update_one({"_id": group_id}, change)
+        return bool(done.matched_count)
+
     async def groups(self) -> AsyncIterator[tuple[str, int]]:
         """The chats of groups with a limit of their own, and it."""
         last = ""

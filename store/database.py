@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ReadPreference, WriteConcern
 from pymongo.errors import (
+    ConfigurationError,
     ConnectionFailure,
     CursorNotFound,
     ExecutionTimeout,
@@ -52,6 +53,9 @@ class Database:
         except (ConnectionFailure, CursorNotFound, ExecutionTimeout, WTimeoutError) as error:
             _log.debug("MongoDB at %s: %s", self.address, error)
             raise StoreUnavailable(f"MongoDB does not answer at {self.address}") from error
+        except ConfigurationError as error:
+            # A server that is only starting says that it knows no sessions.
+            raise StoreUnavailable(f"MongoDB at {self.address} is not ready: {error}") from error
 
     async def ping(self) -> None:
         """Raises `StoreUnavailable` when there is no primary."""

@@ -1,5 +1,6 @@
 """What tests of the broker package share: a bus, a log, and the truth about what is stored."""
 
+import asyncio
 import base64
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -73,16 +74,33 @@ class Event(NamedTuple):
 async def event_at(bus: Bus, seq: int) -> Event:
     """Read by the leader itself, another way than the code under test takes."""
     message = (await api(bus, f"STREAM.MSG.GET.{STREAM}", {"seq": seq}))["message"]
-    header = base64.b64decode(message.get("hdrs", "")).decode()
-    ids = [line[13:] for line in header.split("\r\n") if line.startswith("Nats-Msg-Id: ")]
     data = base64.b64decode(message.get("data", ""))
-    return Event(message["seq"], message["subject"], ids[0] if ids else "", data)
+    msg_id = _headers(message).get("Nats-Msg-Id", "")
+    return Event(message["seq"], message["subject"], msg_id, data)
+
+
+async def batch_at(bus: Bus, seq: int) -> str:
+    """The atomic batch with which the event came; empty if it came alone."""
+    message = (await api(bus, f"STREAM.MSG.GET.{STREAM}", {"seq": seq}))["message"]
+    return _headers(message).get("Nats-Batch-Id", "")
+
+
+def _headers(message: dict[str, Any]) -> dict[str, str]:
+    lines = base64.b64decode(message.get("hdrs", "")).decode().split("\r\n")[1:]
+    return dict(line.split(": ", 1) for line in lines if line)
 
 
 async def last_seq(bus: Bus) -> int:
     state = (await api(bus, f"STREAM.INFO.{STREAM}"))["state"]
     seq: int = state["last_seq"]
     return seq
+
+
+async def until_stored(bus: Bus, seq: int) -> None:
+    """Wait until the log has come this far."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while await last_seq(bus) < seq:
+            pass
 
 
 async def all_events(bus: Bus) -> list[Event]:

@@ -24,7 +24,7 @@ def _die(*_: object) -> None:
 
 
 if sys.argv[2:] == ["die"]:
-    Puller.ack = _die  # type: ignore[method-assign]
+    Puller.ack = _die  # type: ignore[method-assign,assignment]
 
 from deploy.cli import main  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""NATS, MongoDB and workers of their own, without edges: for tests of what workers do with the log."""
+"""NATS, MongoDB and workers without edges: for tests of what workers do with the log."""
 
 import asyncio
 import re

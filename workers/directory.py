@@ -15,7 +15,7 @@ from broker import directory as ask
 from broker import events, subjects
 from broker.bus import Bus
 from broker.committer import Committer
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Retryable
 from broker.fanout import LARGE, is_large
 from broker.requests import Failure, Responder
 from store import errors
@@ -273,12 +273,23 @@ class DirectoryWorker:
         while True:
             try:
                 for group_id in await self._directory.groups_with_unpublished(LEFT_BEHIND_S):
-                    self.left_behind += 1
-                    _log.info("publishing what was left behind for group %r", group_id)
-                    await self._publish(group_id)
+                    await self._publish_left_behind(group_id)
             except (errors.StoreError, BrokerError) as error:
                 _log.warning("outbox not published, next try in %g s: %s", SWEEP_S, error)
+            except Exception:
+                _log.exception("outbox not published, next try in %g s", SWEEP_S)
             await asyncio.sleep(SWEEP_S)
+
+    async def _publish_left_behind(self, group_id: str) -> None:
+        self.left_behind += 1
+        _log.info("publishing what was left behind for group %r", group_id)
+        try:
+            await self._publish(group_id)
+        except (errors.StoreUnavailable, Retryable):
+            raise
+        except Exception:
+            # What can never be published of one group must not keep the others' back.
+            _log.exception("what was left behind for group %r is not published", group_id)
 
 
 def _group(record: GroupRecord) -> ask.Group:

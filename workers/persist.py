@@ -11,8 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from broker import events
 from broker.bus import Bus
@@ -35,7 +34,7 @@ ACK_WAIT_S = 10.0
 WORKING_S = 4.0
 WATCH_S = 1.0
 FIRST_PAUSE_S = 0.25
-LAST_PAUSE_S = 10.0
+LAST_PAUSE_S = 3.0
 DELAYS = 10_000
 
 NAME = "persist"
@@ -64,20 +63,29 @@ class PersistWorker:
 
     async def run(self) -> None:
         """Fetch, write, acknowledge; back off while something does not answer."""
-        async with asyncio.TaskGroup() as group:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for lane in self._lanes:
+                    group.create_task(self._work(lane))
+                group.create_task(self._watch())
+        finally:
+            # First hear no more: what one lane gives back must not come to the other.
             for lane in self._lanes:
-                group.create_task(self._work(lane))
-            group.create_task(self._watch())
+                lane.puller.close()
+            for lane in self._lanes:
+                lane.give_back()
 
     async def _work(self, lane: "_Lane") -> None:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
                 deliveries = await lane.puller.fetch(BATCH)
-                with lane.holding(deliveries):
-                    await self._persist(deliveries, lane.puller)
+                lane.hold(deliveries)
+                await self._persist(deliveries, lane.puller)
+                lane.hold([])
                 pause_s = FIRST_PAUSE_S
             except (StoreError, BrokerError) as error:
+                lane.give_back()
                 _log.warning("not persisted, next try in %g s: %s", pause_s, error)
                 self.retries += 1
                 await asyncio.sleep(pause_s)
@@ -174,18 +182,15 @@ class _Lane:
         """For how long it has had the present batch."""
         return time.monotonic() - self._since if self.deliveries else 0.0
 
-    @contextmanager
-    def holding(self, deliveries: list[Delivery]) -> Iterator[None]:
-        """What is not done at the end is given back at once, for another one to take."""
+    def hold(self, deliveries: list[Delivery]) -> None:
+        """It has these in hand now, and no others."""
         self.deliveries, self._since = deliveries, time.monotonic()
-        try:
-            yield
-        except BaseException:
-            with suppress(BrokerError):
-                self.puller.give_back(deliveries)
-            raise
-        finally:
-            self.deliveries = []
+
+    def give_back(self) -> None:
+        """What it has may come again at once, to another one."""
+        with suppress(BrokerError):
+            self.puller.give_back(self.deliveries)
+        self.deliveries = []
 
 
 def decoded(subject: str, data: bytes) -> events.Event:

@@ -82,7 +82,9 @@ class ChatApp(App[None]):
     #chats > .option-list--option-highlighted {
         background: $primary; color: $text; text-style: bold;
     }
-    #scroll { height: 1fr; padding: 0 1; }
+    #scroll {
+        height: 1fr; padding: 0 1; scrollbar-size-vertical: 1; scrollbar-gutter: stable;
+    }
     #lines { height: auto; }
     #typing { height: 1; padding: 0 1; color: $text-muted; }
     #input { height: 3; }
@@ -148,6 +150,7 @@ class ChatApp(App[None]):
         """Disconnect and save where we are."""
         self._showing = False
         try:
+            await self._loading.flush()
             await self.client.close()
         except OSError as error:
             self.end_note = f"Where you stopped reading could not be saved: {error}"
@@ -166,6 +169,8 @@ class ChatApp(App[None]):
 
     def _draw(self) -> None:
         self._draw_waiting = False
+        if not self._alive():
+            return
         self._look()
         self._draw_header()
         self._draw_sidebar()
@@ -194,7 +199,7 @@ class ChatApp(App[None]):
     def _draw_lines(self) -> None:
         chat = self.chats.current
         lines = self.query_one("#lines", Static)
-        lines.update(render.conversation(chat, self.chats.me, width=lines.size.width or 56))
+        lines.update(render.conversation(chat, self.chats.me, width=lines.size.width or 55))
         self.query_one("#input", Entry).placeholder = (
             "Write here; Enter sends"
             if chat.key == HOME
@@ -203,11 +208,18 @@ class ChatApp(App[None]):
 
     def _draw_foot(self) -> None:
         chat = self.chats.current
-        new = f"↓ {chat.unread} new below (PgDn)   " if chat.unread else ""
+        below = chat.unread and not self._at_end()
+        new = f"↓ {chat.unread} new below (PgDn)   " if below else ""
         foot = Text.assemble((new, "bold yellow"), render.typing(chat.typing))
         self.query_one("#typing", Static).update(foot)
 
+    def _alive(self) -> bool:
+        """Whether the screen is there; a timer may still fire when it is being taken down."""
+        return self._showing and bool(self.query("#scroll"))
+
     def _tick(self) -> None:
+        if not self._alive():
+            return
         if self.client.state.phase == "waiting":
             self._draw_header()
         if self.chats.expire_typing(time.monotonic()):
@@ -218,14 +230,22 @@ class ChatApp(App[None]):
 
     def _look(self) -> None:
         """Tell what is before the user's eyes: the end of the conversation, if the window is."""
-        scroll = self.query_one("#scroll", VerticalScroll)
-        self.chats.reading = self.app_focus and scroll.scroll_y >= scroll.max_scroll_y
+        self._note_reading()
         seen = self.chats.look()
         if seen is not None:
             self._loading.tell(seen)
             self._changed()
 
+    def _note_reading(self) -> None:
+        self.chats.reading = self.app_focus and self._at_end()
+
+    def _at_end(self) -> bool:
+        scroll = self.query_one("#scroll", VerticalScroll)
+        return scroll.scroll_y >= scroll.max_scroll_y or scroll.max_scroll_y == 0
+
     def _scrolled(self) -> None:
+        if not self._alive():
+            return
         scroll = self.query_one("#scroll", VerticalScroll)
         if scroll.scroll_y <= 0 and scroll.max_scroll_y > 0:
             self._spawn(self._read_back())
@@ -315,6 +335,8 @@ class ChatApp(App[None]):
         try:
             await self.client.start()
             async for event in self.client:
+                if self._alive():
+                    self._note_reading()
                 for need in self.chats.apply(event, time.monotonic()):
                     self._loading.need(need)
                 self._changed()

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 HELP = """\
 /dm NAME               write to somebody
-/reply TEXT            answer the last message in a thread
-/react EMOJI           put 👍 on the last message (or +1,
-                       heart, laugh …); again takes it off
+/reply TEXT            answer the last message
+/react EMOJI           put it on the last message (+1,
+                       heart, laugh … have names);
+                       the same again takes it off
 /edit TEXT, /delete    change, delete your last message
-/group create ID NAME  make a group, members after NAME;
-                       "quote names that have spaces"
-/group add NAME        take somebody into the open group
+/group create ID NAME  make a group, then members;
+                       names with spaces in "quotes"
+/group add NAME        take somebody into this group
 /group remove NAME     take somebody out of it
 /group members, leave  see who is in it; leave it
 /group join ID         join a channel
@@ -19,7 +20,7 @@ HELP = """\
 /quit or Ctrl+C        end
 ↑ ↓ other conversation, PgUp PgDn read back
 //text sends a text that begins with a slash
-✓ sent   ✓✓ read"""
+✓ sent   ✓✓ read   ● online   ◐ away"""
 
 EMOJI = {
     "+1": "👍",

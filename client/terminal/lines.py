@@ -162,8 +162,12 @@ class Conversation:
         """Change a message, if it is here."""
         if self.loading:
             self.changes.append(change)
-        if (line := self.by_id(change.id)) is not None:
-            line.apply(change)
+        if (line := self.by_id(change.id)) is None:
+            return
+        before = line.deleted
+        line.apply(change)
+        if line.deleted and not before and (root := self.by_id(line.thread)) is not None:
+            root.replies = max(root.replies - 1, 0)
 
     # --- pages of history ---
 

@@ -5,6 +5,7 @@ what was read, at most once a second for each conversation.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 
 from ..client import Client
 from ..errors import ClientError
@@ -18,6 +19,7 @@ PAGE = 50
 CHATS_A_PAGE = 200
 CHATS_PAGES = 5
 READ_EVERY_S = 1.0
+FLUSH_WITHIN_S = 1.5
 WATCHED_MAX = 500
 
 Spawn = Callable[[Coroutine[None, None, None]], object]
@@ -55,6 +57,8 @@ class Loading:
                 self._spawn(self._count(need.key))
             case "messages":
                 self.newest(need.key)
+            case "presence":
+                self.watch()
             case "chats":
                 self._list()
                 self.newest(self._chats.selected)
@@ -76,6 +80,8 @@ class Loading:
                 if not page.more or not page.chats:
                     break
                 after = page.chats[-1].chat_id
+            if not self._listed:
+                self._chats.greet()
             self._listed = True
         except ClientError as error:
             log.info("the chats could not be listed: %s", error)
@@ -174,7 +180,7 @@ class Loading:
             found = await self._client.watch(users)
         except ClientError as error:
             log.info("who is there stays unknown: %s", error)
-            found = {}
+            return
         for user, seen in found.items():
             self._chats.presence(user, seen.status)
         self._watched.difference_update(set(users) - found.keys())
@@ -189,15 +195,28 @@ class Loading:
             self._telling = True
             self._spawn(self._tell())
 
+    async def flush(self) -> None:
+        """Tell the rest before the end, if that is quick."""
+        if self._client.state.phase == "online":
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_WITHIN_S):
+                    await self._tell_all()
+
     async def _tell(self) -> None:
         try:
             while self._to_tell:
-                for seen in [self._to_tell.pop(key) for key in list(self._to_tell)]:
-                    try:
-                        await self._client.read(seen.chat_id, seen.message_id)
-                    except ClientError as error:
-                        log.info("not told what was read: %s", error)
-                        self._chats.unseen(seen)
+                await self._tell_all()
                 await asyncio.sleep(READ_EVERY_S)
         finally:
             self._telling = False
+
+    async def _tell_all(self) -> None:
+        for key, seen in list(self._to_tell.items()):
+            try:
+                await self._client.read(seen.chat_id, seen.message_id)
+            except ClientError as error:
+                log.info("not told what was read: %s", error)
+                if error.retryable:
+                    self._chats.unseen(seen)
+            if self._to_tell.get(key) is seen:
+                del self._to_tell[key]

@@ -27,9 +27,10 @@ from .lines import HOME, LINES_MAX, NEWEST, Change, Conversation, Key, Line, lin
 
 
 class Need(NamedTuple):
-    """What the server is to be asked: a group's name, all chats, how much is unread, messages."""
+    """What the server is to be asked: a group's name, all chats, how much is unread, messages, or
+    whether the other one is there."""
 
-    what: Literal["name", "chats", "unread", "messages"]
+    what: Literal["name", "chats", "unread", "messages", "presence"]
     key: Key = HOME
 
 
@@ -58,11 +59,6 @@ class Chats:
     def current(self) -> Conversation:
         """The conversation that is looked at."""
         return self.all[self.selected]
-
-    @property
-    def unread(self) -> int:
-        """How many messages are unread in all."""
-        return sum(chat.unread for chat in self.all.values())
 
     def ordered(self) -> list[Conversation]:
         """Give the conversations as they are listed: that of the newest message first."""
@@ -183,6 +179,14 @@ class Chats:
             chat.newest = max(last, chat.last_seq())
             self.counted(key, newer + (each.unread if chat.read_to < last else 0))
 
+    def greet(self) -> None:
+        """Say on the first page what there is."""
+        unread = [chat.unread for chat in self.all.values() if chat.unread]
+        if len(self.all) > 1:
+            many = f"{sum(unread)} unread in {len(unread)} of them" if unread else "all read"
+            text = f"Conversations: {len(self.all) - 1}, {many}. ↑ ↓ choose one."
+            self.notice(text, key=HOME)
+
     def loaded(self, key: Key, page: MessagePage | None) -> None:
         """Take a page of history, or None if there was no answer."""
         chat = self.open(key)
@@ -205,6 +209,8 @@ class Chats:
             case ChatEvent():
                 other = event.to if event.from_ == self.me else event.from_
                 self._message(Key("dm", other), event)
+                if not self.all[Key("dm", other)].status:
+                    needs.append(Need("presence", Key("dm", other)))
             case GroupChatEvent():
                 self._message(Key("group", event.group_id), event)
             case MessageEdited() | MessageDeleted() | Reaction():

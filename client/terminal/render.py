@@ -29,7 +29,7 @@ def one_line(text: str) -> str:
     return clean(text).replace("\n", " ")
 
 
-def conversation(chat: Conversation, me: str, *, width: int = 56) -> Text:
+def conversation(chat: Conversation, me: str, *, width: int = 55) -> Text:
     """Render all lines of a conversation; `width` is that of its lines."""
     shown = Text()
     if chat.key != HOME:
@@ -81,7 +81,7 @@ def _line(shown: Text, line: Line, chat: Conversation, me: str) -> None:
         shown.append(" " + clean(line.text))
         if line.edited_at:
             shown.append(" (edited)", "dim")
-    _state(shown, line, chat)
+        _state(shown, line, chat)
     shown.append("\n")
     _under(shown, line)
 

@@ -8,7 +8,7 @@ from ..state import ConnectionState
 _WORDS: list[tuple[type[errors.ClientError], str]] = [
     (errors.NotMember, "you are not in this group"),
     (errors.NotAllowed, "you are not allowed to do that"),
-    (errors.NotFound, "there is no such group or user"),
+    (errors.NotFound, "there is no such group, user or message"),
     (errors.DuplicateGroup, "a group with this id exists already; choose another id"),
     (errors.GroupFull, "the group is full"),
     (errors.TooLarge, "it is too long"),

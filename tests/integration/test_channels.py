@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from tests.chat import Chat, Clients, Frame, names
+from tests.edges import extra_edge
 from tests.servers import Site, token
 
 pytestmark = pytest.mark.anyio
@@ -198,3 +200,24 @@ async def test_typing_in_a_large_channel_reaches_who_has_it_open(site: Site) -> 
         await two.until("typing", chat_id=f"group.{group_id}")
         await up_to_date(three)
         assert "typing" not in {frame["type"] for frame in three.frames}
+
+
+async def test_an_edge_that_starts_later_knows_what_is_large(site: Site, tmp_path: Path) -> None:
+    alice, bob, carol = names("alice", "bob", "carol")
+    async with Clients() as connect:
+        one = await connect(site.edges[0], alice)
+        group_id = await channel(one, EDGE_OF_LARGE + 1, bob)
+        joined = await channel(one, EDGE_OF_LARGE + 1)
+        small = await channel(one, EDGE_OF_LARGE, bob)
+        async with extra_edge(site, tmp_path) as edge:
+            two = await connect(edge, bob)
+            ack = await one.tell(group_id, "large")
+            await one.tell(small, "small")
+            await two.until("group_chat", content="small")
+            await two.until("activity", seq=ack["seq"])
+            assert told(two) == ["small"]
+            three = await connect(edge, carol)
+            assert (await three.ask("group_join", group_id=joined))["type"] == "result"
+            ack = await one.tell(joined, "large")
+            await three.until("activity", seq=ack["seq"])
+            assert told(three) == []

@@ -16,7 +16,16 @@ from broker.declared import declared
 from broker.errors import Conflict, Overloaded, Refused, Unavailable
 from broker.log import Log
 from broker.streams import MAX_EVENT_BYTES, ensure
-from tests.brokers import Event, Outcomes, all_events, event_at, last_seq, make_bus, prepare
+from tests.brokers import (
+    Event,
+    Outcomes,
+    all_events,
+    batch_at,
+    event_at,
+    last_seq,
+    make_bus,
+    prepare,
+)
 from tests.servers import Nats, eventually
 
 pytestmark = pytest.mark.anyio
@@ -57,6 +66,8 @@ async def test_what_waits_is_one_commit_in_order(bus: Bus, committer: Committer)
     await committer.drain(10)
     assert committer.commits == 1
     assert committer.waiting == 0
+    assert len({await batch_at(bus, seq) for seq in range(1, 301)} - {""}) == 1
+    assert await batch_at(bus, 1)
     stored = await all_events(bus)
     assert [each.data for each in stored] == [b"%d" % number for number in range(300)]
     assert {name: outcomes.one(name) for name in outcomes.of} == {
@@ -78,6 +89,8 @@ async def test_what_comes_during_a_commit_is_the_next_one(
     await committer.drain(10)
     assert committer.commits == 2
     assert [outcomes.seq(f"m{number}") for number in range(200)] == list(range(1, 201))
+    assert await batch_at(bus, 1) == ""
+    assert await batch_at(bus, 2) == await batch_at(bus, 200) != ""
 
 
 async def test_a_commit_has_at_most_500_messages_and_1_mib(bus: Bus, committer: Committer) -> None:
@@ -228,6 +241,25 @@ async def test_an_expected_sequence_keeps_its_place(bus: Bus, committer: Committ
     ]
 
 
+async def test_an_expectation_holds_among_others(bus: Bus, committer: Committer) -> None:
+    """They all wait at once, and it must not go with them in one batch, which checks nothing."""
+    outcomes = Outcomes()
+    for number in range(10):
+        name = f"m{number}"
+        committer.submit(
+            "group.a",
+            b"",
+            msg_id=name,
+            done=outcomes(name),
+            expect_seq=99 if number in (0, 4, 9) else None,
+        )
+    await committer.drain(10)
+    assert all(isinstance(outcomes.one(name), Conflict) for name in ("m0", "m4", "m9"))
+    assert [each.msg_id for each in await all_events(bus)] == [
+        f"m{number}" for number in (1, 2, 3, 5, 6, 7, 8)
+    ]
+
+
 async def test_a_repeated_expectation_is_a_duplicate_not_a_conflict(
     bus: Bus, committer: Committer
 ) -> None:
@@ -322,7 +354,7 @@ async def test_a_full_queue_refuses(
         del outcomes.of[name]
     assert outcomes.complete
     assert await last_seq(bus) == 30
-    assert (await committer.commit("group.a", b"", msg_id="there is room")).seq == 31
+    assert (await committer.commit("group.a", bytes(9_000), msg_id="there is room")).seq == 31
 
 
 # --- the end, and faults of others ---

@@ -22,7 +22,7 @@ from tests.servers import Nats
 
 pytestmark = pytest.mark.anyio
 
-RUNS = 3
+RUNS = 2
 TURNS = 250
 SENDERS = 12
 EDGES = 2

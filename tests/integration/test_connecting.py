@@ -26,7 +26,7 @@ async def short(site: Site, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         site,
         tmp_path_factory.mktemp("short"),
         ping_interval_s="0.5",
-        pong_timeout_s="1.5",
+        pong_timeout_s="2.5",
         first_frame_s="0.5",
         connections_per_user="2",
     ) as edge:
@@ -268,19 +268,19 @@ async def test_the_page_may_be_of_a_host_in_the_allow_list(site: Site, tmp_path:
 async def test_at_exp_the_session_is_closed_with_4002(site: Site) -> None:
     (alice,) = names("alice")
     async with Clients() as connect:
-        client = await connect(site.edges[0], alice, jwt=token(alice, ttl_s=1.2))
+        client = await connect(site.edges[0], alice, jwt=token(alice, ttl_s=2))
         assert (await client.closed())[0] == 4002
 
 
 async def test_refresh_extends_the_session(site: Site) -> None:
     alice, bob = names("alice", "bob")
     async with Clients() as connect:
-        client = await connect(site.edges[0], alice, jwt=token(alice, ttl_s=1.5))
+        client = await connect(site.edges[0], alice, jwt=token(alice, ttl_s=2.5))
         until = time.time() + 600
         result = await client.ask("refresh", token=token(alice, ttl_s=600))
         assert result["type"] == "result"
         assert abs(result["expires_at"] - until * 1000) < 5000
-        soon = await connect(site.edges[0], bob, jwt=token(bob, ttl_s=1.6))
+        soon = await connect(site.edges[0], bob, jwt=token(bob, ttl_s=2.6))
         assert (await soon.closed())[0] == 4002
         await client.say(bob, "past the first exp")
 

@@ -1,6 +1,7 @@
 """The directory's outbox: a change and its events are one; the events are told once, in order."""
 
 import asyncio
+import json
 import signal
 import time
 from pathlib import Path
@@ -50,10 +51,51 @@ def told(client: Chat, kind: str, group_id: str) -> list[Frame]:
     ]
 
 
-async def test_a_worker_killed_between_the_change_and_its_events(fresh_site: Site) -> None:
+async def test_forty_changes_at_once_to_one_group(site: Site, tmp_path: Path) -> None:
+    """Twenty users are added while twenty others join."""
+    alice, bob = names("alice", "bob")
+    added, joining = names(*["a"] * 20), names(*["j"] * 20)
+    async with Clients() as connect:
+        owners = [await connect(site.edges[number % 2], alice) for number in range(4)]
+        watching = await connect(site.edges[0], bob)
+        joiners = [
+            await connect(site.edges[number % 2], user) for number, user in enumerate(joining)
+        ]
+        group_id = (await owners[0].group(bob, kind="channel"))["group_id"]
+        results = await asyncio.gather(
+            *(each.ask("group_join", group_id=group_id) for each in joiners),
+            *(
+                _add_all(owner, group_id, added[at * 5 : at * 5 + 5])
+                for at, owner in enumerate(owners)
+            ),
+        )
+        assert [each for each in results if each["type"] != "result"] == []
+        for joiner in joiners:
+            await joiner.tell(group_id, f"from {joiner.user}")
+        for joiner in joiners:
+            await watching.until("group_chat", content=f"from {joiner.user}")
+        users = [
+            user for each in told(watching, "member_added", group_id) for user in each["users"]
+        ]
+        assert sorted(users[1:]) == sorted([*added, *joining])
+        info = (await owners[0].ask("group_info", group_id=group_id))["group"]
+        assert info["version"] == 41
+        assert len(info["members"]) == 42
+        assert await outbox(site) == []
+    assert trouble(site.worker) == []
+
+
+async def _add_all(owner: Chat, group_id: str, users: tuple[str, ...]) -> Frame:
+    answer: Frame = {}
+    for user in users:
+        answer = await owner.ask("group_add", group_id=group_id, users=[user])
+        if answer["type"] != "result":
+            return answer
+    return answer
+
+
+async def test_a_worker_killed_between_the_change_and_its_events(site: Site) -> None:
     """NATS is paused, so that the transaction is done and the publish is not; then kill -9."""
-    site = fresh_site
-    await site.start()
     alice, bob, group_id = names("alice", "bob", "g")
     async with Clients() as connect:
         one = await connect(site.edges[0], alice)
@@ -103,9 +145,7 @@ async def _question_is_at_the_worker(site: Site) -> None:
     await eventually(check)
 
 
-async def test_what_was_left_behind_is_told_in_order_of_version(fresh_site: Site) -> None:
-    site = fresh_site
-    await site.start()
+async def test_what_was_left_behind_is_told_in_order_of_version(site: Site) -> None:
     alice, bob, group_id = names("alice", "bob", "g")
     users = names(*["u"] * 5)
     async with Clients() as connect:
@@ -142,8 +182,6 @@ async def test_what_was_left_behind_is_told_in_order_of_version(fresh_site: Site
 
 def _what(events: list[tuple[str, bytes]]) -> tuple[str, str]:
     """Type, and user or name, of a version's event for the group."""
-    import json
-
     for subject, data in events:
         if subject.startswith("group."):
             return _what_frame(json.loads(data))
@@ -154,9 +192,7 @@ def _what_frame(frame: Frame) -> tuple[str, str]:
     return frame["type"], frame["users"][0] if "users" in frame else frame["name"]
 
 
-async def test_changes_while_nats_restarts_are_told_once(fresh_site: Site) -> None:
-    site = fresh_site
-    await site.start()
+async def test_changes_while_nats_restarts_are_told_once(site: Site) -> None:
     alice, bob = names("alice", "bob")
     async with Clients() as connect:
         one = await connect(site.edges[0], alice)
@@ -185,10 +221,8 @@ async def test_changes_while_nats_restarts_are_told_once(fresh_site: Site) -> No
         assert seqs == sorted(set(seqs))
 
 
-async def test_one_bad_entry_does_not_keep_the_others_back(fresh_site: Site) -> None:
+async def test_one_bad_entry_does_not_keep_the_others_back(site: Site) -> None:
     """Found as a sweeper that ended for good."""
-    site = fresh_site
-    await site.start()
     alice, group_id = names("alice", "g")
     client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(site.mongo.url)
     async with Clients() as connect:
@@ -197,8 +231,6 @@ async def test_one_bad_entry_does_not_keep_the_others_back(fresh_site: Site) -> 
             "type": "member_added", "chat_id": f"group.{group_id}", "group_id": group_id,
             "by": alice, "users": [alice], "name": "x", "kind": "group",
         }  # fmt: skip
-        import json
-
         await client["hikyaku"]["outbox"].insert_many(
             [
                 {"_id": {"group": "a-bad", "version": 1}, "at": 0, "events": [["no pair"]]},
@@ -209,50 +241,8 @@ async def test_one_bad_entry_does_not_keep_the_others_back(fresh_site: Site) -> 
                 },
             ]
         )
-        await client.close()
         added = await one.until("member_added")
         assert added["group_id"] == group_id
         assert [each["_id"]["group"] for each in await outbox_of(site, 1)] == ["a-bad"]
-
-
-async def test_forty_changes_at_once_to_one_group(site: Site, tmp_path: Path) -> None:
-    """Twenty users added and twenty channels' worth of joins, all at the same time."""
-    alice, bob = names("alice", "bob")
-    added, joining = names(*["a"] * 20), names(*["j"] * 20)
-    async with Clients() as connect:
-        owners = [await connect(site.edges[number % 2], alice) for number in range(4)]
-        watching = await connect(site.edges[0], bob)
-        joiners = [
-            await connect(site.edges[number % 2], user) for number, user in enumerate(joining)
-        ]
-        group_id = (await owners[0].group(bob, kind="channel"))["group_id"]
-        results = await asyncio.gather(
-            *(each.ask("group_join", group_id=group_id) for each in joiners),
-            *(
-                _add_all(owner, group_id, added[at * 5 : at * 5 + 5])
-                for at, owner in enumerate(owners)
-            ),
-        )
-        assert [each for each in results if each["type"] != "result"] == []
-        for joiner in joiners:
-            await joiner.tell(group_id, f"from {joiner.user}")
-        for joiner in joiners:
-            await watching.until("group_chat", content=f"from {joiner.user}")
-        users = [
-            user for each in told(watching, "member_added", group_id) for user in each["users"]
-        ]
-        assert sorted(users[1:]) == sorted([*added, *joining])
-        info = (await owners[0].ask("group_info", group_id=group_id))["group"]
-        assert info["version"] == 41
-        assert len(info["members"]) == 42
-        assert await outbox(site) == []
-    assert trouble(site.worker) == []
-
-
-async def _add_all(owner: Chat, group_id: str, users: tuple[str, ...]) -> Frame:
-    answer: Frame = {}
-    for user in users:
-        answer = await owner.ask("group_add", group_id=group_id, users=[user])
-        if answer["type"] != "result":
-            return answer
-    return answer
+        await client["hikyaku"]["outbox"].delete_many({})
+        await client.close()

@@ -16,7 +16,7 @@ from broker.errors import BrokerError, Unavailable
 from broker.feed import Feed
 from broker.log import Log
 from broker.streams import Stream, chat_stream, ensure
-from tests.brokers import all_events, api, commit_all, last_seq, make_bus, prepare
+from tests.brokers import all_events, api, commit_all, last_seq, make_bus, prepare, until_stored
 from tests.proxy import Proxy
 from tests.servers import Nats, eventually
 
@@ -119,7 +119,7 @@ async def test_it_starts_while_others_write(site: Site) -> None:
             await site.write(20)
 
     writing = asyncio.create_task(write())
-    await eventually_stored(site, 20)
+    await until_stored(site.good, 20)
     for _ in range(10):
         site.events.clear()
         async with site.feed() as feed:
@@ -130,11 +130,6 @@ async def test_it_starts_while_others_write(site: Site) -> None:
             assert seqs[0] <= start + 1
     stop.set()
     await writing
-
-
-async def eventually_stored(site: Site, seq: int) -> None:
-    while await last_seq(site.good) < seq:
-        pass
 
 
 # --- losses ---

@@ -138,6 +138,7 @@ async def test_a_channel_has_no_such_limit_and_anyone_may_join(site: Site) -> No
         assert group["kind"] == "channel"
         joined = await two.ask("group_join", group_id=group["group_id"])
         assert joined["group"]["group_id"] == group["group_id"]
+        assert (await one.ask("open", chat_id=group["chat_id"]))["type"] == "result"
         await two.tell(group["group_id"], "just arrived")
         await one.until("group_chat", content="just arrived")
 

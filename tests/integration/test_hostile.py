@@ -16,7 +16,13 @@ from tests.servers import Hikyaku, Site, eventually, token
 
 pytestmark = pytest.mark.anyio
 
-PROMPT_S = 5.0
+PROMPT_S = 10.0
+SOON_S = 4.0
+"""Less than a socket lingers for a client that does not answer a close."""
+
+RESUME_S = 20.0
+"""Less than a replay waits for a client that does not read."""
+
 MIB = 1024 * 1024
 
 
@@ -30,6 +36,7 @@ async def edge(site: Site, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
         messages_burst="100000",
         outbox_bytes=str(MIB // 4),
         first_frame_s="1",
+        request_timeout_s="30",
     ) as edge:
         yield edge
 
@@ -68,7 +75,7 @@ async def test_two_megabytes_in_a_message_are_4013(edge: Hikyaku, parts: int) ->
         started = time.monotonic()
         assert await raw.closed() == 4013
         await raw.ended()
-        assert time.monotonic() - started < PROMPT_S
+        assert time.monotonic() - started < SOON_S
 
 
 async def test_invalid_utf8_is_a_malformed_frame(edge: Hikyaku) -> None:
@@ -146,7 +153,7 @@ async def test_too_many_malformed_frames_and_a_close_behind_them(edge: Hikyaku) 
         await raw.read_frame()
         await raw.write(frame(b"{") * 12 + frame(b"\x03\xe8", opcode=CLOSE))
         assert await raw.closed() in (1000, 4022)
-        await raw.ended(PROMPT_S)
+        await raw.ended(SOON_S)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +187,7 @@ async def test_what_is_no_websocket_ends_the_connection(edge: Hikyaku, bytes_sen
             else:
                 await raw.write(request)
                 await raw.write(bytes_sent)
-            await raw.ended(PROMPT_S)
+            await raw.ended(SOON_S)
 
 
 # --- handshakes ---
@@ -299,16 +306,15 @@ async def test_a_client_that_never_reads_is_cut_and_resumes_with_everything(
             late.abort()
             before = memory(edge.process.pid)
             contents: list[str] = []
-            for _ in range(30):
+            for _ in range(15):
                 contents += await flood(one, group_id, 40)
             await two.until("group_chat", content=contents[-1])
             assert two.contents() == contents
             assert memory(edge.process.pid) - before < 64 * MIB
             await eventually(lambda: connections(edge) == 2, what="the deaf one was cut")
         back = await connect(edge, carol, cursor=late.cursor)
-        caught_up = await back.until("caught_up")
-        assert caught_up["missing"][0]["chat_id"] == f"group.{group_id}"
-        assert back.contents() == contents[-1000:]
+        assert (await back.until("caught_up"))["missing"] == []
+        assert back.contents() == contents
 
 
 def connections(edge: Hikyaku) -> int:
@@ -405,7 +411,7 @@ async def test_resuming_clients_that_do_not_read_keep_nobody_from_resuming(
         two.abort()
         for _ in range(10):
             await flood(one, group_id, 50)
-        deaf = [Raw(edge, receive_buffer=4096) for _ in range(40)]
+        deaf = [Raw(edge, receive_buffer=4096) for _ in range(36)]
         try:
             for number, raw in enumerate(deaf):
                 await raw.__aenter__()
@@ -415,10 +421,8 @@ async def test_resuming_clients_that_do_not_read_keep_nobody_from_resuming(
                     Authorization=f"Bearer {token(members[number % 5])}",
                 )
                 await raw.write(request)
-            started = time.monotonic()
             back = await connect(edge, bob, cursor=two.cursor)
-            await back.until("caught_up")
-            assert time.monotonic() - started < PROMPT_S
+            await back.until("caught_up", RESUME_S)
             assert len(back.contents()) == 500
         finally:
             for raw in deaf:

@@ -13,8 +13,11 @@ import jwt
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker.bus import Bus
+from broker.config import BrokerConfig
 from tests.chat import Clients, Way, names, open_socket
 from tests.edges import extra_edge, new_edge
+from tests.nats_proxy import NatsProxy
 from tests.servers import SECRET, Hikyaku, Mongo, Nats, Site, eventually, token
 
 pytestmark = pytest.mark.anyio
@@ -75,9 +78,7 @@ async def test_a_running_edge_is_alive_and_ready(site: Site) -> None:
         assert (answer["ready"], answer["missing"]) == (True, [])
 
 
-async def test_without_nats_it_says_so_and_recovers_by_itself(fresh_site: Site) -> None:
-    site = fresh_site
-    await site.start()
+async def test_without_nats_it_says_so_and_recovers_by_itself(site: Site) -> None:
     edge = site.edges[0]
     async with Clients() as connect:
         alice, bob = names("alice", "bob")
@@ -105,21 +106,21 @@ async def test_without_nats_it_says_so_and_recovers_by_itself(fresh_site: Site) 
         assert (await one.ask("group_create", client_id="g1", name="x"))["type"] == "result"
 
 
-async def test_an_edge_may_start_before_nats(fresh_site: Site, tmp_path: Path) -> None:
-    site = fresh_site
-    edge = new_edge(site, tmp_path / "early")
+async def test_an_edge_may_start_before_nats(site: Site, tmp_path: Path) -> None:
+    proxy = NatsProxy(site.nats.port)
+    edge = new_edge(site, tmp_path, nats_url=proxy.url)
     edge.process.start()
     try:
         await eventually(lambda: _answers(edge), within_s=20)
         body = await becomes_ready(edge, 503)
-        assert site.nats.url in body["missing"][0]
+        assert proxy.url in body["missing"][0]
         async with Clients() as connect:
             early = await connect(edge, "alice", welcomed=False)
             assert (await early.closed())[0] == 1012
-            await site.start()
-            await becomes_ready(edge, 200)
-            client = await connect(edge, "alice")
-            await client.say("bob", "now")
+            async with proxy:
+                await becomes_ready(edge, 200)
+                client = await connect(edge, "alice")
+                await client.say("bob", "now")
     finally:
         edge.process.end(9)
 
@@ -133,10 +134,8 @@ def _answers(edge: Hikyaku) -> bool:
 
 
 async def test_without_the_directory_nobody_is_let_in_and_told_to_come_back(
-    fresh_site: Site, tmp_path: Path
+    site: Site, tmp_path: Path
 ) -> None:
-    site = fresh_site
-    await site.start()
     alice, bob = names("alice", "bob")
     hasty = extra_edge(site, tmp_path / "hasty", request_timeout_s="0.5")
     async with hasty as edge, Clients() as connect:
@@ -323,3 +322,32 @@ async def test_no_token_is_ever_logged(site: Site, tmp_path: Path) -> None:
             if part != tokens["header"].split(".")[0]:
                 assert not [str(log) for log, content in logs.items() if part in content]
     assert not [str(log) for log, content in logs.items() if SECRET in content]
+
+
+# --- last, because it takes the log away ---
+
+
+async def test_another_log_begins_anew(site: Site) -> None:
+    alice, bob = names("alice", "bob")
+    async with Clients() as connect:
+        one, two = await connect(site.edges[0], alice), await connect(site.edges[1], bob)
+        for number in range(5):
+            await one.say(bob, str(number))
+        await two.until("chat", content="4")
+        async with Bus(BrokerConfig(urls=(site.nats.url,)), name="test") as bus:
+            await bus.wait_connected(10)
+            await bus.request("$JS.API.STREAM.DELETE.CHAT", timeout_s=10)
+        site.worker.process.kill()
+        site.worker.process.start()  # makes a new one
+        for client in (one, two):
+            assert (await client.closed())[0] == 1012
+        for edge in site.edges:
+            await becomes_ready(edge, 200)
+        again = await connect(site.edges[0], alice)
+        assert again.welcome["epoch"] != one.welcome["epoch"]
+        back = await connect(site.edges[1], bob, cursor=two.cursor)
+        assert (await back.until("caught_up"))["recovered"] is False
+        for number in range(20):
+            await again.say(bob, f"new {number}")
+        await back.until("chat", content="new 19")
+        assert back.contents() == [f"new {number}" for number in range(20)]

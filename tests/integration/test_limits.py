@@ -134,7 +134,7 @@ async def test_content_over_the_limit_is_too_large(site: Site, content: str) -> 
         ("attachments", ["x" * 128] * 20, ["x"] * 21),
         ("attachments", ["x"], ["x" * 129]),
         ("mentions", ["bob"] * 50, ["bob"] * 51),
-        ("reply_to", "9" * 20, "9" * 21),
+        ("reply_to", str(2**63 - 1), str(2**63)),
         ("expect_seq", None, 1.5),
     ],
 )

@@ -19,6 +19,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from deploy.ports import free_port
+from edge import http_protocol
 from edge import socket as edge_socket
 from edge.http_protocol import HttpProtocol
 from edge.server import EdgeServer
@@ -264,6 +265,35 @@ async def test_a_client_may_go_before_the_application_answers(
     async with connected_after(server):
         pass
     assert [each for each in caplog.records if each.levelname in ("ERROR", "CRITICAL")] == []
+
+
+async def test_a_request_must_be_complete_in_time(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_S", 0.2)
+    request = handshake(server.client)
+    for sent in (b"", request[:1], request[:-1]):
+        async with Raw(server.client) as raw:
+            await raw.write(sent)
+            await raw.ended(5)
+    async with connected(server) as (raw, _, log):
+        async with Raw(server.client) as late:
+            await late.ended(5)
+        await raw.write(frame(b"in time"))
+        await eventually(lambda: log.events == [b"in time"])
+
+
+async def test_a_request_must_not_be_larger_than_any_is(server: Server) -> None:
+    async with Raw(server.client) as raw:
+        await raw.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        line = b"x-filler: %b\r\n" % (b"x" * 1000)
+        ended = asyncio.create_task(raw.ended())
+        written = 0
+        while not ended.done():
+            await raw.write(line)
+            written += len(line)
+            await asyncio.sleep(0)
+        assert written < 50 * http_protocol.HEAD_BYTES
 
 
 # --- input ---

@@ -21,7 +21,10 @@ MAY_IMPORT = {
 }
 """What of ours each package may import besides itself; a name allows what is below it too."""
 
-DRIVERS = {"nats": "broker", "motor": "store", "pymongo": "store", "bson": "store"}
+DRIVERS = {
+    "nats": "broker",
+    **dict.fromkeys(("motor", "pymongo", "bson", "obstore", "pyarrow"), "store"),
+}
 """Libraries that one package alone may know."""
 
 

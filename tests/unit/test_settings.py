@@ -43,7 +43,9 @@ def test_defaults_are_those_of_the_processes() -> None:
     settings = load({}).settings
     assert settings == Settings()
     assert edge_config(settings, 1) == EdgeConfig()
-    assert worker_config(settings) == WorkerConfig()
+    told = worker_config(settings)
+    assert told.archive.url == (settings.home_path / "objects").as_uri()
+    assert replace(told, archive=replace(told.archive, url="")) == WorkerConfig()
 
 
 def test_every_setting_is_explained() -> None:
@@ -196,6 +198,9 @@ def test_all_problems_are_reported_at_once() -> None:
     ("environ", "expected"),
     [
         ({"HIKYAKU_MODE": "production"}, "HIKYAKU_JWT_SECRET: production needs a key"),
+        ({"HIKYAKU_HOT_DAYS": "7"}, "HIKYAKU_HOT_DAYS: 7 days must be more than the log has"),
+        ({"HIKYAKU_OBJECTS_URL": "/folder"}, "'/folder' does not fit: expected s3://bucket"),
+        ({"HIKYAKU_OBJECTS_URL": "gs://x"}, "'gs://x' does not fit: expected s3://bucket"),
         ({"HIKYAKU_JWT_SECRET": "short"}, "HIKYAKU_JWT_SECRET: it is too short"),
         ({"HIKYAKU_JWT_PUBLIC_KEY": "/no/such.pem"}, "there is no file '/no/such.pem'"),
         ({"HIKYAKU_JWT_JWKS": "/no/such.json"}, "there is no file '/no/such.json'"),
