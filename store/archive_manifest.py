@@ -250,6 +250,14 @@ class Manifest:
             documents = [{"_id": key, "owner": owner, "at": now} for key in keys]
             await self._garbage.insert_many(documents)
 
+    async def forsake(self, keys: list[str], owner: str) -> None:
+        """These objects were not committed and will not be; whoever runs next deletes them."""
+        now = time.time_ns() // 1_000_000
+        with self._database.errors():
+            for key in keys:
+                made = {"$setOnInsert": {"owner": owner, "at": now}}
+                await self._garbage.update_one({"_id": key}, made, upsert=True)
+
     async def commit(self, new: Listed | None, old: Entry | None, owner: str) -> None:
         """Put a file in the place of another; either may be none. Raises `LeaseLost`."""
 

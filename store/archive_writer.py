@@ -11,7 +11,7 @@ import msgspec
 
 from . import archive_rows
 from .archive_files import Damaged, Files, Place
-from .archive_manifest import Entry, Listed, Manifest, copy_key, parts_of
+from .archive_manifest import Entry, LeaseLost, Listed, Manifest, copy_key, parts_of
 from .archive_objects import Gone, Objects
 from .archive_rows import Digest, Document, Packed
 from .config import ArchiveConfig
@@ -92,14 +92,24 @@ class Writer:
             replaces=[old.key] if old is not None else [],
         )
         listed = Listed(entry=entry, chats=parts_of(key, packed))
-        await self._manifest.begin([key, copy_key(key)], self._owner)
-        await self._objects.put(key, packed.data)
+        keys = [key, copy_key(key)]
+        await self._manifest.begin(keys, self._owner)
+        try:
+            await self._put(listed, packed.data)
+            await self._manifest.commit(listed, old, self._owner)
+        except (LeaseLost, Damaged):
+            # Whoever took over may have swept these before they were written.
+            await self._manifest.forsake(keys, self._owner)
+            raise
+        return entry
+
+    async def _put(self, listed: Listed, data: bytes) -> None:
+        key = listed.entry.key
+        await self._objects.put(key, data)
         await self._objects.put(copy_key(key), msgspec.json.encode(listed))
-        problems = await problems_of(self._objects, entry)
+        problems = await problems_of(self._objects, listed.entry)
         if problems:
             raise Damaged(f"{key} was written and read back: {'; '.join(problems)}")
-        await self._manifest.commit(listed, old, self._owner)
-        return entry
 
     async def remove(self, old: Entry) -> None:
         """Take a file out of the manifest."""

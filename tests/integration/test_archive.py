@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from store import archive_writer
 from store.archive_check import Check
+from store.archive_files import Damaged, Place
 from store.archive_lease import Busy, Lease
 from store.config import ArchiveConfig
 from store.history import Window
@@ -105,7 +105,7 @@ async def test_what_is_deleted_leaves_the_files_too(parts: Split) -> None:
 async def contains(parts: Split, text: str) -> bool:
     """Whether any file has this, uncompressed."""
     async for entry in parts.archive.manifest.entries():
-        place = archive_writer.Place(entry.key, entry.size, entry.footer)
+        place = Place(entry.key, entry.size, entry.footer)
         async for group in parts.reader.files.groups(place):
             if any(text in each.get("content", "") for each in group):
                 return True
@@ -244,7 +244,7 @@ async def test_what_is_not_as_written_is_not_trusted(
         await put(key, data[:100] + b"\0" + data[101:] if key.endswith(".parquet") else data)
 
     monkeypatch.setattr(parts.objects, "put", spoil)
-    with pytest.raises(archive_writer.Damaged, match="read back"):
+    with pytest.raises(Damaged, match="read back"):
         await parts.run(FAR)
     assert len(await parts.hot_ids()) == 20
     monkeypatch.undo()

@@ -16,9 +16,10 @@ import pytest
 
 from broker import subjects
 from store.archive_check import Check
+from store.archive_files import Place
 from store.archive_manifest import Manifest
 from store.archive_objects import Objects
-from store.archive_reader import Place, Reader
+from store.archive_reader import Reader
 from store.config import StoreConfig
 from store.database import Database, connect
 

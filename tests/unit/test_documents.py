@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError, ConfigurationError
 
 from broker import events
-from store import documents
+from store import bulk, documents
 from store.config import StoreConfig
 from store.database import Database, connect
 from store.documents import Document, Entry
+from store.errors import StoreUnavailable
 from store.messages import Messages
 from tests.mirror import (
     deleted,
@@ -223,3 +226,49 @@ async def test_what_bson_cannot_hold_is_refused_alone(database: Database) -> Non
     assert sorted(each.seq - first for each in rejected) == [7, 13, 20]
     found = await stored_documents(database)
     assert [int(each.id) in found for each in said] == [n not in (7, 13) for n in range(20)]
+
+
+class Refusing:
+    """Stands for a collection whose server answers a bulk write with these errors."""
+
+    def __init__(self, **details: list[dict[str, Any]]):
+        self._details = details
+
+    async def bulk_write(self, operations: list[Any], *, ordered: bool) -> None:
+        assert not ordered
+        raise BulkWriteError(self._details)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"writeConcernErrors": [{"code": 64, "errmsg": "waiting for replication timed out"}]},
+        {"writeErrors": [{"index": 0, "code": 91, "errmsg": "shutting down"}]},
+        {"writeErrors": [{"index": 0, "code": 10107, "errmsg": "not primary"}]},
+        {"writeErrors": [{"index": 0, "code": 14031, "errmsg": "disk full"}]},
+    ],
+    ids=["no-majority", "shutting-down", "not-primary", "disk-full"],
+)
+async def test_what_may_be_stored_later_is_not_refused(
+    database: Database, details: dict[str, list[dict[str, Any]]]
+) -> None:
+    """What looks like an answer about one document is one about the server."""
+    with pytest.raises(StoreUnavailable):
+        await bulk.write(database, Refusing(**details), [object()])
+
+
+async def test_one_that_is_refused_is_named(database: Database) -> None:
+    errors = [{"index": 1, "code": 121, "errmsg": "failed validation"}]
+    found = await bulk.write(database, Refusing(writeErrors=errors), [object(), object()])
+    assert found == [bulk.Refusal(1, (), "failed validation")]
+
+
+async def test_an_upsert_that_always_loses_is_tried_again_later(database: Database) -> None:
+    lost = {"index": 0, "code": 11000, "errmsg": "duplicate", "keyPattern": {"_id": 1}}
+    with pytest.raises(StoreUnavailable):
+        await bulk.write(database, Refusing(writeErrors=[lost]), [UpdateOne({"_id": 1}, {})])
+
+
+async def test_a_server_that_is_only_starting_is_unavailable(database: Database) -> None:
+    with pytest.raises(StoreUnavailable, match="not ready"), database.errors():
+        raise ConfigurationError("Sessions are not supported by this MongoDB deployment")
