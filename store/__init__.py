@@ -1,1 +1,1 @@
-"""Everything that knows MongoDB. See `docs/architecture.md`."""
+"""Everything that knows MongoDB and the object store. See `docs/architecture.md`."""

@@ -113,7 +113,8 @@ class Run:
         """Delete the objects that nothing needs."""
         while keys := await self._manifest.garbage(self._owner):
             for key in keys:
-                await self._objects.delete(key)
+                if not await self._manifest.lists(key):
+                    await self._objects.delete(key)
                 await self._manifest.swept(key)
             self.report.deleted += len(keys)
 

@@ -231,10 +231,16 @@ class Manifest:
 
     async def knows(self, key: str) -> bool:
         """Whether an object belongs to the manifest, or is known to be garbage."""
+        if await self.lists(key):
+            return True
         with self._database.errors():
-            if await self._entries.find_one({"_id": key.removesuffix(copy_key(""))}, {"_id": 1}):
-                return True
             return await self._garbage.find_one({"_id": key}) is not None
+
+    async def lists(self, key: str) -> bool:
+        """Whether an object is a file of the manifest, or the copy beside one."""
+        with self._database.errors():
+            file = key.removesuffix(copy_key(""))
+            return await self._entries.find_one({"_id": file}, {"_id": 1}) is not None
 
     async def replaced_by(self, key: str) -> bool:
         """Whether a file of the manifest was put in the place of this one."""
