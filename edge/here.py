@@ -19,7 +19,7 @@ from broker.errors import BrokerError, Conflict, Unavailable
 from broker.key_writer import KeyWriter
 from broker.lease import EdgeLease, LivingEdges
 from broker.mirror import Value
-from broker.presence import NOTHING, Connection, PresenceReader, Seen, State
+from broker.presence import NOTHING, Connection, PresenceReader, Seen, Setting, State
 from broker.snowflake import unix_ms
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 ARRIVALS_A_READ = 200
 GATHER_S = 0.01
 """Those who come within this time cost one read and one write together."""
+
+GRACE_S = 0.1
+"""A connection counts for this long after its end, so that a device that changes its connection, the
+new one first or the old one, neither vanishes nor loses what its user chose."""
 
 RETRY_S = 0.5
 
@@ -61,6 +65,7 @@ class Here:
         self._timeout_s = timeout_s
         self._users: dict[str, _Local] = {}
         self._arriving: dict[Session, asyncio.Future[None]] = {}
+        self._recent: dict[str, Setting] = {}
         self._work = asyncio.Event()
 
     # --- coming and going ---
@@ -76,15 +81,17 @@ class Here:
         if arriving is not None:
             arriving.cancel()
             return
-        token = session.user.token
+        asyncio.get_running_loop().call_later(GRACE_S, self._gone, session.user.token, session.id)
+
+    def _gone(self, token: str, connection: str) -> None:
         local = self._users.get(token)
-        if local is None or local.connections.pop(session.id, None) is None:
+        if local is None or local.connections.pop(connection, None) is None:
             return
         if not local.connections:
             del self._users[token]
             if not local.setting.hidden:
                 self._put_seen(token)
-        self._writer.put(subjects.connection_key(token, self._lease.edge, session.id), b"")
+        self._writer.put(subjects.connection_key(token, self._lease.edge, connection), b"")
 
     def leave(self) -> None:
         """The edge stops: nobody is here any more."""
@@ -98,9 +105,10 @@ class Here:
 
     def on_setting(self, token: str, data: bytes) -> None:
         """What a user has chosen, as it was written by any edge."""
+        self._recent[token] = setting = presence.setting(data)
         local = self._users.get(token)
         if local is not None:
-            local.setting = presence.setting(data)
+            local.setting = setting
 
     def moved(self, before: str, now: str) -> None:
         """The edge has a new id: make all connections known under it."""
@@ -129,6 +137,7 @@ class Here:
     async def _arrive(self, batch: list["Session"]) -> None:
         known: dict[str, State] = {}
         choices: dict[str, int] = {}
+        self._recent.clear()
         async for part in self._reader.read({each.user.token for each in batch}):
             for token, keys in part.keys.items():
                 known[token] = self._elsewhere(keys)
@@ -145,7 +154,8 @@ class Here:
             local = self._users.get(token)
             if local is None:
                 local = self._users[token] = _Local()
-                local.setting = known[token].setting if others else NOTHING
+                chosen = known[token].setting if others else NOTHING
+                local.setting = self._recent.get(token, chosen)
             status = presence.status_on_arrival(others)
             self._say(token, local, session.id, Connection(since=unix_ms(), status=status))
             arrived.set_result(None)

@@ -10,7 +10,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable
 
-from broker import events, subjects
+from broker import events, query, subjects
 from broker.errors import BrokerError, InvalidName
 from broker.log import Log, Stored
 from broker.replay import Range, Replay
@@ -27,6 +27,7 @@ from .socket import ChatSocket, text_frame
 from .tokens import Claims, KeysUnavailable, Unauthorized
 
 VERSION = "0.1.0"
+CHATS_PAGE = 200
 REPLAY_CHUNK_BYTES = 128 * 1024
 REPLAY_PATIENCE_S = 0.1
 REPLAY_STALL_S = 30.0
@@ -166,6 +167,7 @@ async def _replay(
     filters = [own, *chats, *(group for group in session.user.groups or () if group not in quiet)]
     joined: dict[str, int] | None = None
     missing: list[Range] | None = None
+    since = after
     edge.counters.resumes += 1
     while True:
         async with edge.replays:
@@ -181,11 +183,34 @@ async def _replay(
         if not await socket.drained(REPLAY_STALL_S):
             session.close(CloseCode.SLOW_CONSUMER, "the replay does not get through")
             raise _Ended
+    if since + 1 < state.first_seq:
+        missing += await _aged(edge, session.user.user_id, since, state.first_seq, missing)
     return [
         frames.Missing(chat_id=each.chat_id, from_seq=each.from_seq, to_seq=each.to_seq)
         for each in missing
         if each.chat_id != own
     ]
+
+
+async def _aged(
+    edge: Edge, user_id: str, after: int, first_seq: int, known: list[Range]
+) -> list[Range]:
+    """Chats with news whose events have all left the log: only MongoDB still knows of them."""
+    there = {each.chat_id for each in known}
+    found: list[Range] = []
+    last: str | None = None
+    while True:
+        question = query.Chats(user=user_id, limit=CHATS_PAGE, after=last)
+        page = await edge.ask_query("chats", question, query.ChatsPage)
+        for chat in page.chats:
+            latest = chat["last_message"]
+            if latest is None or latest["seq"] <= after:
+                return found
+            if chat["chat_id"] not in there:
+                found.append(Range(chat["chat_id"], after + 1, first_seq - 1))
+        if not page.more:
+            return found
+        last = page.chats[-1]["chat_id"]
 
 
 async def _send(

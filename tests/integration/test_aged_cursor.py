@@ -1,0 +1,52 @@
+"""A client that was away longer than the log reaches is told exactly what to read."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from broker.bus import Bus
+from broker.config import BrokerConfig
+from tests.chat import Clients, names
+from tests.servers import Site
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_every_chat_with_news_is_in_missing(fresh_site: Site, tmp_path: Path) -> None:
+    site = fresh_site
+    await site.start()
+    alice, bob, carol, dave = names("alice", "bob", "carol", "dave")
+    async with Clients() as connect:
+        a = await connect(site.edges[0], alice)
+        before = await a.say(dave, "seen already")
+        cursor = f"{a.welcome['epoch']}:{before['seq']}"
+        b = await connect(site.edges[1], bob)
+        c = await connect(site.edges[1], carol)
+        await a.close()
+        gone = await b.say(alice, "only in MongoDB")
+        page = await b.ask("history", chat_id=gone["chat_id"])
+        assert [each["content"] for each in page["messages"]] == ["only in MongoDB"]
+        await purge(site)
+        kept = await c.say(alice, "still in the log")
+
+        again = await connect(site.edges[0], alice, cursor=cursor)
+        done = await again.until("caught_up")
+        assert again.contents() == ["still in the log"]
+        missing = {each["chat_id"]: (each["from_seq"], each["to_seq"]) for each in done["missing"]}
+        assert missing[gone["chat_id"]] == (before["seq"] + 1, kept["seq"] - 1)
+        assert before["chat_id"] not in missing
+        read = await again.ask("history", chat_id=gone["chat_id"])
+        assert [each["content"] for each in read["messages"]] == ["only in MongoDB"]
+
+
+async def purge(site: Site) -> None:
+    """Let all events leave the log, once MongoDB has them."""
+    async with Bus(BrokerConfig(urls=(site.nats.url,)), name="test") as bus:
+        await bus.wait_connected(5)
+        while True:
+            reply = await bus.request("$JS.API.CONSUMER.INFO.CHAT.persist", timeout_s=5)
+            info = msgspec.json.decode(reply.data)
+            if info["num_pending"] == 0 and info["num_ack_pending"] == 0:
+                break
+        await bus.request("$JS.API.STREAM.PURGE.CHAT", timeout_s=5)
