@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from . import machine
 from .process import CpuMeter, machine_busy_s
-from .report import BUSY_CORES, Report, new_report
+from .report import BUSY_CORES, new_report
 from .runner import Job, supervise
 from .scenario import OTHERS, BenchError, Scenario, Target
 from .stack import Stack
@@ -45,7 +45,7 @@ class Campaign:
         self._quick = quick
         self._patience_s = patience_s
         self._folder = folder
-        self._report = new_report(machine.describe(folder), quick=quick)
+        self.report = new_report(machine.describe(folder), quick=quick)
         self._prefix = ""
         self._kept = 0
         self._progress = Progress(
@@ -59,8 +59,8 @@ class Campaign:
         total = runs * (START_S + sum(self._expected_s(one) for one in scenarios))
         self._bar = self._progress.add_task("starting", total=total)
 
-    async def run(self) -> Report:
-        """Run everything and return what was found."""
+    async def run(self) -> None:
+        """Run everything; `report` has what was found so far."""
         with self._progress:
             for run in range(self._runs):
                 self._prefix = f"run {run + 1} of {self._runs}: " if self._runs > 1 else ""
@@ -70,7 +70,6 @@ class Campaign:
                         await self._on_one_stack(waiting)
                     except BenchError as error:
                         self._failed(waiting.pop(0), str(error))
-        return self._report
 
     async def _on_one_stack(self, waiting: list[Scenario]) -> None:
         """Take scenarios from `waiting` until one fails or was disturbed."""
@@ -78,7 +77,7 @@ class Campaign:
         async with self._stack() as target:
             self._progress.update(self._bar, completed=begun + START_S)
             if target.supervisor:
-                self._report.machine["servers"] = machine.server_versions(target.supervisor)
+                self.report.machine["servers"] = machine.server_versions(target.supervisor)
             good = True
             while waiting and good:
                 begin_s = asyncio.get_running_loop().time()
@@ -116,19 +115,19 @@ class Campaign:
         if isinstance(others, float) and others > BUSY_CORES and self._patience_s > 0:
             self._progress.advance(self._bar, -expected_s)
             return False
-        self._report.runs.setdefault(scenario.name, []).append(outcome)
+        self.report.runs.setdefault(scenario.name, []).append(outcome)
         del waiting[0]
         return True
 
     def _failed(self, scenario: Scenario, reason: str) -> None:
-        self._report.failures.setdefault(scenario.name, []).append(reason)
+        self.report.failures.setdefault(scenario.name, []).append(reason)
 
     def _kept_logs(self, scenario: Scenario, target: Target) -> str:
         """Copy the logs of the bench's own stack, which goes with its folder, and say where to."""
         if target.logs is None or not Path(target.logs).is_dir():
             return ""
         self._kept += 1
-        kept = self._folder / f"{self._report.date}-{scenario.name}-logs-{self._kept}"
+        kept = self._folder / f"{self.report.date}-{scenario.name}-logs-{self._kept}"
         shutil.copytree(target.logs, kept)
         return f" (logs: {kept})"
 

@@ -15,7 +15,7 @@ from . import http
 from .campaign import Campaign
 from .plot import write_plot
 from .report import show, write_json
-from .scenario import BenchError, Target
+from .scenario import Target
 from .scenarios import SCENARIOS
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,18 +38,28 @@ def main(argv: list[str] | None = None) -> int:
             patience_s=options.patience * 60,
             folder=options.out,
         )
-        report = asyncio.run(campaign.run())
-    except (BenchError, ValueError) as error:
+    except ValueError as error:
         console.print(str(error), style="red", markup=False)
         return 2
-    except KeyboardInterrupt:
-        console.print("interrupted; nothing is written", style="red")
-        return 130
+    interrupted = _run(campaign)
+    report = campaign.report
     show(report, console)
     console.print(
         f"written: {write_json(report, options.out)} and {write_plot(report, options.out)}"
     )
+    if interrupted:
+        console.print("interrupted: this is what was measured before", style="red")
+        return 130
     return 0 if report.passed() else 1
+
+
+def _run(campaign: Campaign) -> bool:
+    """Run to the end, or until Ctrl-C: then true."""
+    try:
+        asyncio.run(campaign.run())
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:

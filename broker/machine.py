@@ -1,10 +1,10 @@
 """The lease on a machine number for Snowflake ids, in the bucket `machines`.
 
 Two keys for a number: `<n>` is the lease itself, created only if absent, with a TTL; `high.<n>`
-has no TTL and records up to which time ids may have been made with that number, and by whom.
-Whoever leases it next starts above, so that ids stay unique even when the clock has stepped back in
-between. The record is written by compare-and-set, so that a holder that slept through the end of
-its lease can neither make more ids nor spoil the record of the next one.
+has no TTL and records up to which time ids may have been made with that number. Whoever leases it
+next starts above, so that ids stay unique even when the clock has stepped back in between. Both are
+written by compare-and-set, the lease first, so that a holder that slept through the end of its
+lease can neither make more ids nor spoil the record of the next one.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class MachineLease:
 
     def __init__(self, bus: Bus):
         self._bucket = Bucket(bus, BUCKET)
-        self._owner = uuid4().hex.encode()
+        self._owner = b""
         self._machine = 0
         self._revision = 0
         self._high_revision = 0
@@ -55,17 +55,17 @@ class MachineLease:
 
     async def _acquire(self) -> None:
         for machine in random.sample(range(MACHINES), MACHINES):
+            # Another one each time: a lease whose answer was lost is nobody's and ends by itself.
+            owner = uuid4().hex.encode()
             try:
-                revision = await self._bucket.put(
-                    str(machine), self._owner, revision=0, ttl_s=TTL_S
-                )
+                revision = await self._bucket.put(str(machine), owner, revision=0, ttl_s=TTL_S)
             except Conflict:
                 continue
             recorded = await self._bucket.last(f"high.{machine}")
             # All at once: had reading failed, number and generator would still be the old ones.
-            self._machine, self._revision = machine, revision
+            self._machine, self._owner, self._revision = machine, owner, revision
             self._high_revision = recorded.seq if recorded else 0
-            floor_ms = int(recorded.data.split()[0]) if recorded else 0
+            floor_ms = int(recorded.data) if recorded else 0
             self.ids = Snowflake(machine, floor_ms=floor_ms)
             await self._raise_ceiling()
             return
@@ -109,9 +109,9 @@ class MachineLease:
         self._revision = await self._bucket.put(
             str(self._machine), self._owner, revision=self._revision, ttl_s=ttl_s
         )
-        record = b"%d %b" % (high_ms, self._owner)
+        # Whoever had the number in between has written here, and this fails.
         self._high_revision = await self._bucket.put(
-            f"high.{self._machine}", record, revision=self._high_revision
+            f"high.{self._machine}", b"%d" % high_ms, revision=self._high_revision
         )
 
     async def _still_ours(self) -> bool:
@@ -119,8 +119,6 @@ class MachineLease:
         lease = await self._bucket.last(str(self._machine))
         high = await self._bucket.last(f"high.{self._machine}")
         if lease is None or lease.data != self._owner:
-            return False
-        if high is not None and not high.data.endswith(self._owner):
             return False
         self._revision, self._high_revision = lease.seq, high.seq if high is not None else 0
         return True

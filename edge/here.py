@@ -30,8 +30,8 @@ GATHER_S = 0.01
 """Those who come within this time cost one read and one write together."""
 
 GRACE_S = 0.1
-"""A connection counts for this long after its end, so that a device that changes its connection, the
-new one first or the old one, neither vanishes nor loses what its user chose."""
+"""A connection counts for this long after its end, so that a device that changes its connection
+neither vanishes nor loses what its user chose."""
 
 RETRY_S = 0.5
 
@@ -65,7 +65,7 @@ class Here:
         self._timeout_s = timeout_s
         self._users: dict[str, _Local] = {}
         self._arriving: dict[Session, asyncio.Future[None]] = {}
-        self._recent: dict[str, Setting] = {}
+        self._recent: dict[str, Setting | None] = {}
         self._work = asyncio.Event()
 
     # --- coming and going ---
@@ -105,7 +105,9 @@ class Here:
 
     def on_setting(self, token: str, data: bytes) -> None:
         """What a user has chosen, as it was written by any edge."""
-        self._recent[token] = setting = presence.setting(data)
+        setting = presence.setting(data)
+        if token in self._recent:
+            self._recent[token] = setting
         local = self._users.get(token)
         if local is not None:
             local.setting = setting
@@ -137,8 +139,8 @@ class Here:
     async def _arrive(self, batch: list["Session"]) -> None:
         known: dict[str, State] = {}
         choices: dict[str, int] = {}
-        self._recent.clear()
-        async for part in self._reader.read({each.user.token for each in batch}):
+        self._recent = dict.fromkeys(each.user.token for each in batch)
+        async for part in self._reader.read(self._recent.keys()):
             for token, keys in part.keys.items():
                 known[token] = self._elsewhere(keys)
                 if "set" in keys and keys["set"].data:
@@ -154,8 +156,9 @@ class Here:
             local = self._users.get(token)
             if local is None:
                 local = self._users[token] = _Local()
-                chosen = known[token].setting if others else NOTHING
-                local.setting = self._recent.get(token, chosen)
+                recent = self._recent[token]  # chosen on another edge since we read
+                before = known[token].setting if others else NOTHING
+                local.setting = before if recent is None else recent
             status = presence.status_on_arrival(others)
             self._say(token, local, session.id, Connection(since=unix_ms(), status=status))
             arrived.set_result(None)

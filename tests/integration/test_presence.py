@@ -33,9 +33,14 @@ async def watch(client: Chat, *users: str) -> dict[str, Frame]:
 
 async def online(client: Chat, *users: str) -> None:
     """Begin to watch users, and wait until each is known to be online."""
+    await becomes(client, "online", *users)
+
+
+async def becomes(client: Chat, status: str, *users: str) -> None:
+    """Begin to watch users, and wait until each is known to be this."""
     for user, seen in (await watch(client, *users)).items():
-        if seen["status"] != "online":
-            await client.until("presence", user_id=user, status="online")
+        if seen["status"] != status:
+            await client.until("presence", user_id=user, status=status)
 
 
 async def choose(client: Chat, status: str, **fields: str) -> Frame:
@@ -171,6 +176,22 @@ async def test_a_choice_survives_reconnects_while_a_device_lives(site: Site) -> 
             ("online", "back"),
         ]
         assert (await choose(again, "online", text=""))["text"] == ""
+
+
+async def test_a_device_that_changes_its_connection_is_there_all_the_time(site: Site) -> None:
+    async with friends(site, "alice") as (connect, watching, [alice]):
+        device = await connect(site.edges[0], alice)
+        await choose(device, "dnd", text="moving")
+        await becomes(watching, "dnd", alice)
+        before = await told(watching, alice)
+        for turn in range(6):
+            before_break = await connect(site.edges[turn % 2], alice)
+            device.abort()
+            device = before_break
+        assert await told(watching, alice) == before
+        assert await watch(watching, alice) == {
+            alice: {"status": "dnd", "text": "moving", **NEVER},
+        }
 
 
 async def test_who_is_invisible_looks_offline_but_not_to_own_devices(site: Site) -> None:
