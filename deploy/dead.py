@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,9 +24,8 @@ from store.reads import Reads
 from workers import persist
 from workers.config import WorkerConfig
 
-from . import local_mongo, local_nats
 from .errors import UserError
-from .ports import remembered
+from .local_stack import of_local_stack
 from .settings import Settings, worker_config
 
 CONNECT_S = 5.0
@@ -39,20 +37,9 @@ def run(settings: Settings, action: str, number: int | None, *, every: bool) -> 
     if (number is None) != (action == "list" or every) or (every and action != "replay"):
         raise UserError("use `dead list`, `dead show N`, `dead replay N` or `dead replay --all`")
     try:
-        return asyncio.run(_run(_of_local_stack(settings), action, number))
+        return asyncio.run(_run(of_local_stack(settings), action, number))
     except (BrokerError, StoreError) as error:
         raise UserError(str(error)) from None
-
-
-def _of_local_stack(settings: Settings) -> Settings:
-    """With the own servers of `hikyaku up` where no others are set."""
-    ports = remembered(settings.home_path / "ports.json")
-    if not settings.nats_url and "nats_port" in ports:
-        url = f"nats://{local_nats.HOST}:{ports['nats_port']}"
-        settings = replace(settings, nats_url=(url,))
-    if not settings.mongo_url and "mongo_port" in ports:
-        settings = replace(settings, mongo_url=local_mongo.url(ports["mongo_port"]))
-    return settings
 
 
 async def _run(settings: Settings, action: str, number: int | None) -> int:
