@@ -35,14 +35,15 @@ class Lease:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
     async def __aenter__(self) -> "Lease":
-        free = {"$lt": [{"$ifNull": ["$until", "$$NOW"]}, {"$add": ["$$NOW", 1]}]}
-        with self._database.errors():
-            made = {"$setOnInsert": {"commits": 0}}
-            await self._leases.update_one({"_id": LEASE}, made, upsert=True)
-            taken = await self._leases.update_one(
-                {"_id": LEASE, "$expr": free}, [{"$set": self._held()}]
-            )
-        if taken.matched_count == 0:
+        taking = asyncio.create_task(self._take(), name="archive lease")
+        try:
+            taken = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            # It may be taken all the same, and nobody would give it back.
+            await asyncio.wait([taking])
+            await self._return()
+            raise
+        if not taken:
             raise Busy(f"the archive is being run by {await self.holder()}")
         self._task = asyncio.create_task(self._keep(), name="archive lease")
         return self
@@ -56,6 +57,19 @@ class Lease:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+        await self._return()
+
+    async def _take(self) -> bool:
+        free = {"$lt": [{"$ifNull": ["$until", "$$NOW"]}, {"$add": ["$$NOW", 1]}]}
+        with self._database.errors():
+            made = {"$setOnInsert": {"commits": 0}}
+            await self._leases.update_one({"_id": LEASE}, made, upsert=True)
+            taken = await self._leases.update_one(
+                {"_id": LEASE, "$expr": free}, [{"$set": self._held()}]
+            )
+        return bool(taken.matched_count)
+
+    async def _return(self) -> None:
         try:
             with self._database.errors():
                 own = {"_id": LEASE, "owner": self.owner}

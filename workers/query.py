@@ -27,7 +27,9 @@ from .persist import CONSUMER
 
 DEADLINE_S = 10.0
 PROGRESS_S = 0.2
-CATCH_UP_S = 0.3
+CATCH_UP_S = 2.0
+CATCH_UP_EVENTS = 5000
+"""So far behind, waiting would not help: the answer is then as old as MongoDB is."""
 CATCH_UP_POLL_S = 0.005
 TAIL_EVENTS = 5000
 COUNTED = 1000
@@ -210,7 +212,8 @@ class QueryWorker:
         deadline = loop.time() + CATCH_UP_S
         while loop.time() < deadline:
             self._progress_at = 0.0
-            if (await self._persisted()).reached(last):
+            behind = await self._persisted()
+            if behind.reached(last) or behind.behind > CATCH_UP_EVENTS:
                 return
             await asyncio.sleep(CATCH_UP_POLL_S)
 
