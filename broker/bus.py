@@ -203,6 +203,10 @@ class Bus:
             try:
                 await self._open(wire)
                 backoff_s = FIRST_BACKOFF_S
+                if self._closed.is_set():
+                    # `wait_for`, which nats-py uses, swallows a cancellation that comes together
+                    # with the result (Python 3.11); there will be no second one.
+                    break
                 await wire.ended.wait()
                 wire.abort()
                 _log.warning("%s: connection to NATS at %s lost", self._name, self.address)

@@ -435,6 +435,22 @@ async def test_close_is_idempotent_and_leaves_nothing(nats: Nats) -> None:
     assert asyncio.all_tasks() <= before
 
 
+async def test_close_is_not_missed_at_any_moment_of_connecting(nats: Nats) -> None:
+    """`asyncio.wait_for` of Python 3.11 swallows a cancellation that comes with the result."""
+    before = asyncio.all_tasks()
+    turns = 0
+    connected = False
+    while not connected:
+        bus = await make_bus(nats.url).__aenter__()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connected = bus.connected
+        async with asyncio.timeout(5):
+            await bus.close()
+        turns += 1
+    await eventually(lambda: asyncio.all_tasks() <= before)
+
+
 @pytest.mark.parametrize("state", ["connecting", "connected", "paused", "refused"])
 async def test_close_is_quick_in_any_state(nats: Nats, proxy: Proxy, state: str) -> None:
     before = asyncio.all_tasks()

@@ -275,7 +275,7 @@ async def test_refusals(site: Site, bus: Bus) -> None:
             (a, chat, {"before": other}, "not_found"),
             (a, chat, {"before": "9" * 20}, "not_found"),
             (a, chat, {"thread": "9" * 20}, "not_found"),
-            (a, chat, {"before": ids[0] + "\n"}, "not_found"),
+            (a, chat, {"before": ids[0] + "\n"}, "invalid"),
             (a, chat, {"before": "abc"}, "invalid"),
             (a, chat, {"limit": 0}, "invalid"),
             (a, chat, {"limit": limit + 1}, "invalid"),

@@ -23,6 +23,8 @@ from deploy.settings import Settings
 @contextmanager
 def taken() -> Iterator[int]:
     with socket.socket() as held:
+        # As servers do: a port that rests after a connection is free all the same.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("127.0.0.1", free_port()))
         held.listen()
         yield int(held.getsockname()[1])
