@@ -23,9 +23,11 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 async def nats(tmp_path: Path) -> AsyncIterator[Nats]:
     """A fresh nats-server for one test."""
     server = Nats(tmp_path / "nats")
-    await server.start()
-    yield server
-    server.process.end(9)
+    try:
+        await server.start()
+        yield server
+    finally:
+        server.process.end(9)
 
 
 @pytest.fixture(scope="module")
