@@ -7,13 +7,26 @@ STAMP := $(VENV)/.installed
 # Most of a test is waiting for servers, so more of them run at once than there are cores.
 TESTERS ?= 4
 
-.PHONY: up test check bench clean venv
+.PHONY: up up-federation test test-browser test-containers check bench faults faults-federation clean venv
 
 up: $(STAMP)
 	@$(BIN)/hikyaku up
 
+# Two linked sites: users of osaka write to alice@tokyo.
+up-federation: $(STAMP)
+	@$(BIN)/hikyaku up-federation
+
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile \
+	  --ignore tests/browser --ignore tests/containers
+
+# Needs Chromium: `apt-get install chromium`.
+test-browser: $(STAMP)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser
+
+# Where a Docker engine answers.
+test-containers: $(STAMP)
+	@.ci/containers
 
 check: $(STAMP)
 	@$(BIN)/ruff format --check .
@@ -22,6 +35,14 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/hikyaku bench $(ARGS)
+
+# As root, also the faults for which a server needs a network and a disk of its own.
+faults: $(STAMP)
+	@$(BIN)/python -m bench.cluster_faults $(ARGS)
+
+# Three linked sites, with faults of the links.
+faults-federation: $(STAMP)
+	@$(BIN)/python -m bench.federation_faults $(ARGS)
 
 venv: $(STAMP)
 
@@ -37,5 +58,5 @@ $(STAMP): pyproject.toml constraints.txt
 	  rm -rf $(VENV); echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check \
-	  -c constraints.txt -e '.[chat,local,bench,dev]'
+	  -c constraints.txt -e '.[chat,local,bench,otel,dev]'
 	@touch $@

@@ -72,14 +72,15 @@ class Campaign:
                         self._failed(waiting.pop(0), str(error))
 
     async def _on_one_stack(self, waiting: list[Scenario]) -> None:
-        """Take scenarios from `waiting` until one fails or was disturbed."""
+        """Take scenarios from `waiting` until one fails, was disturbed or wants another stack."""
         begun = self._begin("starting a stack")
-        async with self._stack() as target:
+        without = waiting[0].without
+        async with self._stack(without) as target:
             self._progress.update(self._bar, completed=begun + START_S)
             if target.supervisor:
                 self.report.machine["servers"] = machine.server_versions(target.supervisor)
             good = True
-            while waiting and good:
+            while waiting and good and waiting[0].without == without:
                 begin_s = asyncio.get_running_loop().time()
                 await self._quiet(waiting[0], target)
                 good = await self._measure(waiting, target)
@@ -135,11 +136,11 @@ class Campaign:
         self._progress.update(self._bar, description=f"{self._prefix}{scenario.title}: {text}")
 
     @contextlib.asynccontextmanager
-    async def _stack(self) -> AsyncIterator[Target]:
+    async def _stack(self, without: tuple[str, ...]) -> AsyncIterator[Target]:
         if self._target is not None:
             yield self._target
         else:
-            async with Stack(self._folder) as target:
+            async with Stack(self._folder, without=without) as target:
                 yield target
 
     def _begin(self, title: str) -> float:

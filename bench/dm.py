@@ -1,5 +1,6 @@
 """Messages between two users: delivery time at a fixed rate, and how many at most."""
 
+import gc
 import time
 
 from . import messages
@@ -7,6 +8,7 @@ from .client import Client, in_batches
 from .load import Loader, saturate
 from .pace import Schedule
 from .scenario import (
+    MESSAGE_PATH,
     Context,
     Outcome,
     Scenario,
@@ -19,6 +21,7 @@ from .scenario import (
 
 RATE = 300
 LATENCY_PAIRS = 30
+CROWD = 10_000
 PAIRS, OUTSTANDING = 100, 8
 
 
@@ -40,6 +43,26 @@ class _Timed(Client):
 
 async def latency(context: Context) -> Outcome:
     """Open loop at `RATE`: senders on the first edge, receivers on the second."""
+    return await _latency(context, "dm")
+
+
+async def crowded(context: Context) -> Outcome:
+    """The same among `CROWD` users who are connected and quiet, but for their pongs."""
+    crowd = [Client(context.user(f"c{n}")) for n in range(int(context.scaled(CROWD, 1000)))]
+    context.say(f"connecting {len(crowd):,}")
+    await in_batches(context.open(client, n % 2) for n, client in enumerate(crowd))
+    # The generator's own collections of garbage would look like the server's delays.
+    gc.freeze()
+    try:
+        outcome = await _latency(context, "crowded")
+    finally:
+        gc.unfreeze()
+    check_alive(crowd)
+    outcome.notes["connections"] = len(crowd)
+    return outcome
+
+
+async def _latency(context: Context, prefix: str) -> Outcome:
     latencies: list[float] = []
     receivers = [_Timed(context.user(f"r{n}"), latencies) for n in range(LATENCY_PAIRS)]
     senders = [Loader(context.user(f"s{n}")) for n in range(LATENCY_PAIRS)]
@@ -62,8 +85,8 @@ async def latency(context: Context) -> Outcome:
     measured = latencies[warm:]
     late = [float(value) for value in schedule.late_ns[warm:]]
     return Outcome(
-        metrics=latency_metrics(measured, "dm"),
-        curves={"dm_ms": curve(measured)},
+        metrics=latency_metrics(measured, prefix),
+        curves={f"{prefix}_ms": curve(measured)},
         notes={"messages": count, "left_late_p99_ms": round(percentile(late, 99) / 1e6, 3)},
     )
 
@@ -88,17 +111,42 @@ async def saturation(context: Context) -> Outcome:
     )
 
 
+async def whole(context: Context) -> Outcome:
+    """The same with all workers, on the same cores: search and pushes read every message too."""
+    outcome = await saturation(context)
+    outcome.metrics = {
+        "whole_per_s": outcome.metrics["dm_per_s"],
+        "whole_cpu_ms": outcome.metrics["dm_cpu_ms"],
+    }
+    return outcome
+
+
 SCENARIOS = [
     Scenario(
         name="dm-latency",
         title=f"DM delivery at {RATE}/s",
         expected_s=(34, 8),
         run=latency,
+        without=MESSAGE_PATH,
     ),
     Scenario(
         name="dm-saturation",
         title=f"DM saturation, {PAIRS} pairs x {OUTSTANDING}",
         expected_s=(15, 5),
         run=saturation,
+        without=MESSAGE_PATH,
+    ),
+    Scenario(
+        name="dm-crowded",
+        title=f"DM delivery at {RATE}/s, {CROWD:,} connections",
+        expected_s=(50, 10),
+        run=crowded,
+        without=MESSAGE_PATH,
+    ),
+    Scenario(
+        name="dm-whole",
+        title=f"DM saturation with search and pushes, {PAIRS} pairs x {OUTSTANDING}",
+        expected_s=(15, 5),
+        run=whole,
     ),
 ]

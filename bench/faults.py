@@ -80,6 +80,7 @@ async def under_fire(
     pairs: int = PAIRS,
     quiet_s: float = QUIET_S,
     heal_s: float = HEAL_TIMEOUT_S,
+    ready_s: float = READY_TIMEOUT_S,
     say: Callable[[str], None] = lambda _: None,
 ) -> FaultReport:
     """Send `rate` messages a second through all faults, heal, and account for every message."""
@@ -95,8 +96,8 @@ async def under_fire(
         try:
             await asyncio.sleep(quiet_s)
             for fault in faults:
-                say(f"kill -9 {fault.name}")
-                struck.append(await _strike(fault, start_ns))
+                say(fault.name)
+                struck.append(await _strike(fault, start_ns, ready_s))
                 await asyncio.sleep(quiet_s)
             load.cancel()
             say("healing")
@@ -124,10 +125,10 @@ async def _send(senders: Sequence[Sender], rate: float) -> None:
         await asyncio.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
 
 
-async def _strike(fault: Fault, start_ns: int) -> Struck:
+async def _strike(fault: Fault, start_ns: int, ready_s: float) -> Struck:
     at_ns = time.monotonic_ns()
     fault.strike()
-    async with asyncio.timeout(READY_TIMEOUT_S):
+    async with asyncio.timeout(ready_s):
         healed = False
         while not healed:
             await asyncio.sleep(0.1)

@@ -8,6 +8,7 @@ from .client import Client, in_batches
 from .load import Loader, saturate
 from .pace import Schedule
 from .scenario import (
+    MESSAGE_PATH,
     Context,
     Outcome,
     Scenario,
@@ -147,17 +148,20 @@ SCENARIOS = [
         title="group of 50, saturation",
         expected_s=(16, 6),
         run=small_saturation,
+        without=MESSAGE_PATH,
     ),
     Scenario(
         name="group500-latency",
         title=f"group of 500, last member at {RATE}/s",
         expected_s=(64, 10),
         run=latency,
+        without=MESSAGE_PATH,
     ),
     Scenario(
         name="group500-saturation",
         title="group of 500, saturation",
         expected_s=(20, 9),
         run=large_saturation,
+        without=MESSAGE_PATH,
     ),
 ]

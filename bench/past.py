@@ -23,6 +23,8 @@ from broker.committer import Committer
 from broker.config import BrokerConfig
 from broker.consumer import progress
 from broker.log import Log
+from broker.roles import OPERATOR
+from deploy.home import role_password
 from store.config import StoreConfig
 from store.database import Database, connect
 from store.documents import Entry
@@ -56,16 +58,17 @@ TIMEOUT_S = 120.0
 WARM = 10
 
 
-class _Back(NamedTuple):
-    """Where the servers behind the edges are, as the stack's own worker was told."""
+class Servers(NamedTuple):
+    """The servers behind the edges, where the stack's own worker was told, as the operator."""
 
-    nats_url: str
-    mongo_url: str
+    broker: BrokerConfig
+    store: StoreConfig
     metrics_port: int
     mongod: int
 
 
-def _back(context: Context) -> _Back:
+def servers(context: Context) -> Servers:
+    """Find them. Raises `BenchError` when the stack is not the bench's own."""
     if context.target.supervisor is None:
         raise BenchError("the supervisor's pid must be known to find MongoDB and NATS")
     pids = {name: pid for pid, name in named(context.target.supervisor).items()}
@@ -73,17 +76,19 @@ def _back(context: Context) -> _Back:
         raise BenchError("the stack has no worker persist or no mongod of its own")
     environ = Path(f"/proc/{pids['worker persist']}/environ").read_text().split("\0")
     env = dict(each.split("=", 1) for each in environ if "=" in each)
-    return _Back(
-        nats_url=env["HIKYAKU_NATS_URL"],
-        mongo_url=env["HIKYAKU_MONGO_URL"],
+    password = role_password(Path(env["HIKYAKU_HOME"]), OPERATOR)
+    return Servers(
+        broker=BrokerConfig(urls=(env["HIKYAKU_NATS_URL"],), role=OPERATOR, password=password),
+        store=StoreConfig(url=env["HIKYAKU_MONGO_URL"], role=OPERATOR, password=password),
         metrics_port=int(env["HIKYAKU_WORKER_HEALTH_PORT"]),
         mongod=pids["mongod"],
     )
 
 
 @asynccontextmanager
-async def _database(context: Context) -> AsyncIterator[Database]:
-    async with connect(StoreConfig(url=_back(context).mongo_url)) as database:
+async def database_of(context: Context) -> AsyncIterator[Database]:
+    """The MongoDB of the stack."""
+    async with connect(servers(context).store) as database:
         yield database
 
 
@@ -101,7 +106,7 @@ def _message(number: int, sender: str, to: str) -> events.Chat:
 
 
 async def delay(context: Context) -> Outcome:
-    """`RATE` messages a second in open loop; what the worker says of the last 10,000 of them."""
+    """`RATE` messages a second in open loop; what the worker says of how long each took."""
     receivers = [Loader(context.user(f"r{n}")) for n in range(PAIRS)]
     senders = [Loader(context.user(f"s{n}")) for n in range(PAIRS)]
     templates = [
@@ -113,40 +118,56 @@ async def delay(context: Context) -> Outcome:
     def send(number: int, due_ns: int) -> None:
         senders[number % PAIRS].send(templates[number % PAIRS].frame(number, due_ns))
 
+    before = await asyncio.to_thread(_delays, servers(context).metrics_port)
     count = int(RATE * context.scaled(22, 12))
     schedule = Schedule(RATE, count, send)
     context.say("sending")
     await schedule.run()
     await reached(lambda: sum(each.acked for each in senders), count, timeout_s=TIMEOUT_S)
     check_alive([*senders, *receivers])
-    found = await asyncio.to_thread(_metrics, _back(context).metrics_port)
+    after = await asyncio.to_thread(_delays, servers(context).metrics_port)
+    found = [(bound, after[bound] - before[bound]) for bound in after]
     late = [float(value) for value in schedule.late_ns]
     return Outcome(
         metrics={
-            f"persist_{name}_ms": found[f"delay_seconds_{name}"] * 1e3 for name in ("p50", "p99")
+            f"persist_p{percent}_ms": quantile(found, percent / 100) * 1e3 for percent in (50, 99)
         },
         notes={
             "messages": count,
             "left_late_p99_ms": round(percentile(late, 99) / 1e6, 3),
-            "max_ms": round(found["delay_seconds_max"] * 1e3, 1),
+            "at_most_ms": round(quantile(found, 1.0) * 1e3, 1),
         },
     )
 
 
-def _metrics(port: int) -> dict[str, float]:
+def _delays(port: int) -> dict[float, float]:
+    """How many delays were at most so many seconds."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         text = answer.read().decode()
-    found = re.findall(r"^hikyaku_persist_(\w+) (\S+)$", text, re.MULTILINE)
-    return {name: float(value) for name, value in found}
+    pattern = r'^hikyaku_persist_delay_seconds_bucket\{le="(\S+)"\} (\S+)$'
+    found = re.findall(pattern, text, re.MULTILINE)
+    return {float(bound): float(count) for bound, count in found}
+
+
+def quantile(buckets: list[tuple[float, float]], part: float) -> float:
+    """As Prometheus does: the values of a bucket lie evenly in it. The last bound if above all."""
+    wanted = part * buckets[-1][1]
+    low = below = 0.0
+    for bound, up_to in buckets:
+        if up_to >= wanted and up_to > below:
+            within = (wanted - below) / (up_to - below)
+            return low if bound == float("inf") else low + (bound - low) * within
+        low, below = bound, up_to
+    return 0.0
 
 
 async def catch_up(context: Context) -> Outcome:
     """MongoDB is stopped while a backlog grows; from the first progress to the last message."""
-    back = _back(context)
+    back = servers(context)
     count = int(context.scaled(150_000, 30_000))
     base = time.time_ns() % 2**62
     pairs = [(context.user(f"a{n}"), context.user(f"b{n}")) for n in range(100)]
-    async with Bus(BrokerConfig(urls=(back.nats_url,)), name="bench") as bus:
+    async with Bus(back.broker, name="bench") as bus:
         await bus.wait_connected(10)
         os.kill(back.mongod, signal.SIGSTOP)
         try:
@@ -195,7 +216,7 @@ async def history(context: Context) -> Outcome:
     count = int(context.scaled(1_000_000, 100_000))
     alice, bob = context.user("alice"), context.user("bob")
     base = time.time_ns() % 2**62
-    async with _database(context) as database:
+    async with database_of(context) as database:
         store = Messages(database)
         for start in range(0, count, BATCH):
             context.say(f"writing message {start:,} of {count:,}")
@@ -235,17 +256,17 @@ async def history(context: Context) -> Outcome:
 async def lists(context: Context) -> Outcome:
     """`unread` over 200 chats, and `chats` for a user in 1,000 of them."""
     metrics: dict[str, float] = {}
-    async with _database(context) as database:
+    async with database_of(context) as database:
         for name, each in (("unread", UNREAD_EACH), ("unread_full", 1000)):
             context.say(f"writing {each} messages into each of {UNREAD_CHATS} chats")
             user = context.user(name)
-            chats = await _fill(Messages(database), user, UNREAD_CHATS, each)
+            chats = await fill(Messages(database), user, UNREAD_CHATS, each)
             question: dict[str, object] = {"type": "unread", "chat_ids": chats}
             times = await _asked(context, user, question, dict.fromkeys(chats, each).__eq__)
             metrics |= latency_metrics(times, name)
         context.say(f"writing into {USER_CHATS} chats")
         user = context.user("many")
-        chats = await _fill(Messages(database), user, USER_CHATS, 2)
+        chats = await fill(Messages(database), user, USER_CHATS, 2)
     newest = chats[::-1][:50]
 
     def right(found: list[dict[str, object]]) -> bool:
@@ -256,8 +277,8 @@ async def lists(context: Context) -> Outcome:
     return Outcome(metrics=metrics, notes={"unread_each": UNREAD_EACH, "chats": USER_CHATS})
 
 
-async def _fill(store: Messages, user: str, chats: int, each: int) -> list[str]:
-    """Messages to `user` from so many others; the chats, that of the newest message last."""
+async def fill(store: Messages, user: str, chats: int, each: int) -> list[str]:
+    """Write messages to `user` from so many others; the chats, that of the newest message last."""
     base = time.time_ns() % 2**62
     found = []
     entries: list[Entry] = []

@@ -35,7 +35,7 @@ def name(pid: int) -> str:
     program = Path(words[0]).name
     if not program.startswith("python"):
         return program
-    found = re.search(r" (worker) (\w+)| (edge) --number (\d+)", " ".join(words))
+    found = re.search(r" (worker) (\w+)| (edge) --number (\d+)| (search) (serve)", " ".join(words))
     return " ".join(filter(None, found.groups())) if found else program
 
 

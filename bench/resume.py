@@ -6,7 +6,7 @@ import time
 from . import messages, wire
 from .client import Client
 from .load import Loader
-from .scenario import Context, Outcome, Scenario, check_alive, median, reached
+from .scenario import MESSAGE_PATH, Context, Outcome, Scenario, check_alive, median, reached
 
 MISSED = 1000
 OUTSTANDING = 64
@@ -94,5 +94,6 @@ SCENARIOS = [
         title="resume of 1,000 missed messages",
         expected_s=(16, 6),
         run=resume,
+        without=MESSAGE_PATH,
     )
 ]

@@ -11,6 +11,9 @@ from msgspec import Struct
 
 from .client import Client
 
+MESSAGE_PATH = ("index", "notify")
+"""What the message path and persistence do without: search and pushes read the log beside it."""
+
 OTHERS = "cores_used_by_others"
 """A note: what else ran on the machine meanwhile, as a number of cores."""
 
@@ -73,12 +76,16 @@ class Context:
 
 
 class Scenario(Struct, frozen=True, kw_only=True):
-    """A named measurement. `expected_s` (full, quick) is for the progress bar and the deadline."""
+    """A named measurement. `expected_s` (full, quick) is for the progress bar and the deadline.
+
+    `without` are workers that the bench's own stack does not run while this is measured.
+    """
 
     name: str
     title: str
     expected_s: tuple[float, float]
     run: Callable[[Context], Coroutine[Any, Any, Outcome]]
+    without: tuple[str, ...] = ()
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

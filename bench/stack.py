@@ -8,7 +8,9 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from . import http
 from .process import children
@@ -37,31 +39,43 @@ def free_port_pair() -> int:
 class Stack:
     """`async with Stack(folder) as target:` starts it, says where it is, and stops it."""
 
-    def __init__(self, folder: Path, command: tuple[str, ...] = ("-m", "deploy.cli", "up")) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        command: tuple[str, ...] = ("-m", "deploy.cli", "up"),
+        *,
+        without: tuple[str, ...] = (),
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`settings` are those that differ from a stack's own."""
         folder.mkdir(parents=True, exist_ok=True)
         self._home = Path(tempfile.mkdtemp(prefix="stack-", dir=folder))
         self._log = self._home / "up.log"
         self._secret = secrets.token_hex(32)
         self._port = free_port_pair()
         self._command = command
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def __aenter__(self) -> Target:
         kept = {key: text for key, text in os.environ.items() if not key.startswith("HIKYAKU_")}
-        settings = {
+        self.environ = {
+            **kept,
             "HIKYAKU_HOME": str(self._home / "data"),
             "HIKYAKU_EDGE_PORT": str(self._port),
             "HIKYAKU_JWT_SECRET": self._secret,
             "HIKYAKU_MESSAGES_PER_S": _ANY,
             "HIKYAKU_MESSAGES_BURST": _ANY,
             "HIKYAKU_CONNECTIONS_PER_USER": "1000",
+            "HIKYAKU_WITHOUT": ",".join(without),
             "PYTHONUNBUFFERED": "1",
+            **settings,
         }
+        """What its commands need, too."""
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> Target:
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *self._command,
-                env=kept | settings,
+                env=self.environ,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,

@@ -3,15 +3,14 @@
 import msgspec
 from msgspec import Struct
 
+from .batch import Part, publish_all
 from .bus import Bus
-from .errors import Conflict
 from .log import ApiError, api_error
 
 TIMEOUT_S = 2.0
 MARKER_TTL_S = 1
 """How long an empty value stays, which tells that a key was removed."""
 
-_WRONG_LAST = (10071, 10164)
 _NO_MESSAGE = 10037
 
 
@@ -20,11 +19,6 @@ class Entry(Struct):
 
     data: bytes = b""
     seq: int = 0
-
-
-class _PubAck(Struct):
-    seq: int = 0
-    error: ApiError | None = None
 
 
 class _Answer(Struct):
@@ -51,19 +45,24 @@ class Bucket:
 
         Returns the new revision. Raises `Conflict` when another one wrote.
         """
-        header = b""
+        headers: tuple[str, ...] = ()
         if ttl_s is not None:
-            header += b"Nats-TTL: %ds\r\n" % ttl_s
+            headers += (f"Nats-TTL: {ttl_s}s",)
         if revision is not None:
-            header += b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % revision
-        block = b"NATS/1.0\r\n%b\r\n" % header if header else b""
-        reply = await self._bus.request(self.subject(key), value, timeout_s=TIMEOUT_S, header=block)
-        ack = msgspec.json.decode(reply.data, type=_PubAck)
-        if ack.error is None:
-            return ack.seq
-        if ack.error.err_code in _WRONG_LAST:
-            raise Conflict(0)
-        raise api_error(ack.error)
+            headers += (_expected(revision),)
+        part = Part(self.subject(key), value, headers)
+        return await publish_all(self._bus, [part], timeout_s=TIMEOUT_S)
+
+    async def put_all(self, entries: dict[str, tuple[bytes, int]]) -> None:
+        """Write values if these are still the keys' revisions, all or none, up to 500.
+
+        Raises `Conflict` when another one wrote one of them.
+        """
+        parts = [
+            Part(self.subject(key), value, (_expected(revision),))
+            for key, (value, revision) in entries.items()
+        ]
+        await publish_all(self._bus, parts, timeout_s=TIMEOUT_S)
 
     async def purge(self, key: str, *, revision: int | None = None) -> None:
         """Remove a key; those who follow the bucket are told. Raises `Conflict` as `put` does."""
@@ -80,3 +79,7 @@ class Bucket:
                 return None
             raise api_error(answer.error)
         return answer.message
+
+
+def _expected(revision: int) -> str:
+    return f"Nats-Expected-Last-Subject-Sequence: {revision}"

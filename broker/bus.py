@@ -4,41 +4,48 @@ nats-py makes the connection, parses it and pings; what it does on failure is re
 reconnects by itself (its buffer would reorder messages around a retry, and some server errors end
 it for good): `Bus` makes a fresh client after every failure, restores the subscriptions, and tells
 the listeners. Nothing is buffered while the connection is down; whoever writes learns at once.
-
-Relies on private parts of nats-py 2.16 (`_process_msg`, `_close`, `_pending`, `_transport`);
-`tests/integration/test_bus.py` fails when they change.
 """
 
 import asyncio
 import logging
 import random
+import re
+import ssl
+import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 from uuid import uuid4
 
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from .config import BrokerConfig
+from .doubt import Doubts, Silence
 from .errors import NoResponders, Overloaded, Refused, Unavailable
+from .subjects import inbox
+from .wire import TRANSPORT_CLOSED, Wire
 
 RawHandler = Callable[[bytes, bytes, bytes | None, bytes], None]
 """Called with subject, reply subject, raw header block and payload, in the read loop: it must be
 quick and synchronous. What it raises is logged and counted, and the connection lives on."""
 
+JETSTREAM = "$JS.API."
 CONNECT_TIMEOUT_S = 2
 CLOSE_TIMEOUT_S = 1
 PING_INTERVAL_S = 1
 PINGS_OUTSTANDING = 2
 MAX_PAYLOAD_BYTES = 1_000_000
 WRITE_BUFFER_BYTES = 16 * 1024 * 1024
+
 FIRST_BACKOFF_S = 0.05
 LAST_BACKOFF_S = 0.5
+SOON_DAYS = 30
 
-TRANSPORT_CLOSED = (OSError, RuntimeError)
-"""What a write raises (RuntimeError by uvloop) when a reset was not yet noticed by nats-py."""
+RENEW = "renew it with `hikyaku certificates`; HIKYAKU_NATS_CA must be its authority"
+
+_FORBIDDEN = re.compile(r'permissions violation for (publish|subscription) (?:to|using) "(.+?)"')
 
 _log = logging.getLogger("hikyaku.bus")
 
@@ -71,46 +78,26 @@ def publication(subject: str, payload: bytes, *, reply: str = "", header: bytes 
     return b"%b%b\r\n" % (f"PUB {subject} {reply} {len(payload)}\r\n".encode(), payload)
 
 
+def _reason(error: Exception, config: BrokerConfig) -> str:
+    """Why there is no connection, and what to do about it where that is known."""
+    if isinstance(error, FileNotFoundError) and config.ca:
+        return f"there is no file {config.ca}, which HIKYAKU_NATS_CA names"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is no good ({error.verify_message}): {RENEW}"
+    if "authorization violation" in str(error).lower():
+        return f"it refuses the password of {config.role or 'this user'}"
+    return str(error) or "refused"
+
+
+def _for_people(url: str) -> str:
+    return re.sub(r"//.*@", "//", url)
+
+
 def _sendable(payload: bytes) -> bytes:
     """The server ends the whole connection over one message that is too large."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise Refused(0, f"{len(payload)} bytes are too much for one message")
     return payload
-
-
-class _Wire(Client):
-    """A nats-py client that hands every message, headers unparsed, to `dispatch`."""
-
-    def __init__(self, dispatch: Callable[[int, bytes, bytes, bytes | None, bytes], None]):
-        super().__init__()
-        self._dispatch = dispatch
-        self.ended = asyncio.Event()
-
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
-    ) -> None:
-        self._dispatch(sid, subject, reply, headers, data)
-
-    def write(self, data: bytes) -> None:
-        self._transport.write(data)  # type: ignore[union-attr]
-
-    def unsent_bytes(self) -> int:
-        writer: Any = self._transport._io_writer  # type: ignore[union-attr]
-        return int(writer.transport.get_write_buffer_size())
-
-    async def _close(self, status: int, do_cbs: bool = True) -> None:
-        # nats-py waits in here until all is sent, and a paused server never takes it: so say first
-        # that this connection has ended, and give it nothing to wait for but the transport.
-        self.ended.set()
-        self._pending.clear()
-        self._pending_data_size = 0
-        await super()._close(status, do_cbs)
-
-    def abort(self) -> None:
-        """Drop the transport with what is unsent."""
-        writer: Any = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
 
 
 class _Subscription(NamedTuple):
@@ -122,15 +109,28 @@ class _Subscription(NamedTuple):
 class Bus:
     """A connection that comes back. Use as an async context manager; `close` is idempotent."""
 
-    def __init__(self, config: BrokerConfig, *, name: str):
+    def __init__(
+        self,
+        config: BrokerConfig,
+        *,
+        name: str,
+        ping_interval_s: int = PING_INTERVAL_S,
+        doubts: Doubts | None = None,
+    ):
+        """`doubts` is what it shares with the other connections of its process."""
         self._urls = list(config.urls)
+        self._turns = deque(random.sample(self._urls, len(self._urls)))
         self._name = name
-        self._wire: _Wire | None = None
+        self._config = config
+        self._ping_interval_s = ping_interval_s
+        self._wire: Wire | None = None
+        self._why = ""
         self._subscriptions: dict[int, _Subscription] = {}
         self._next_sid = 1
-        self._inbox = f"_INBOX.{uuid4().hex}."
+        self._inbox = self.new_inbox()
         self._inbox_length = len(self._inbox)
         self._answers: dict[int, Callable[[Reply | None], None]] = {}
+        self._asked: dict[int, tuple[str, asyncio.Future[Reply | None]]] = {}
         self._next_answer = 0
         self._closed = asyncio.Event()
         self._up = asyncio.Event()
@@ -138,7 +138,11 @@ class Bus:
         self._task: asyncio.Task[None] | None = None
         self._listeners: list[Callable[[], None]] = []
         self._connects = 0
+        self._silence = Silence()
+        self._doubts = doubts or Doubts()
+        self._doubts.join(self._leave)
         self.handler_errors = 0
+        self.certificate_until = 0
         self.subscribe(self._inbox + "*", self._on_answer)
 
     # --- life ---
@@ -160,8 +164,12 @@ class Bus:
 
     @property
     def address(self) -> str:
-        """The configured addresses, for messages to people."""
-        return ", ".join(self._urls)
+        """The configured addresses, for messages to people: without users and passwords."""
+        return ", ".join(map(_for_people, self._urls))
+
+    @property
+    def _present(self) -> str:
+        return _for_people(self._turns[0])
 
     @property
     def connected(self) -> bool:
@@ -186,7 +194,8 @@ class Bus:
             async with asyncio.timeout(timeout_s):
                 await self._up.wait()
         except TimeoutError:
-            raise Unavailable(f"NATS does not answer at {self.address}") from None
+            why = f": {self._why}" if self._why else ""
+            raise Unavailable(f"NATS does not answer at {self.address}{why}") from None
 
     def on_connect(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` after every connect, when the subscriptions stand again.
@@ -196,49 +205,92 @@ class Bus:
         self._listeners.append(listener)
         return partial(self._listeners.remove, listener)
 
+    def answered(self) -> None:
+        """A write was acknowledged on this connection.
+
+        Only a majority of the servers can do that. One that is cut off goes on to answer questions.
+        """
+        self._silence.end()
+
+    def unanswered(self, waited_s: float = 0.0) -> None:
+        """JetStream has not answered, for `waited_s`, on a connection that lives.
+
+        After `DOUBT_S` of this another server is tried, if there is one.
+        """
+        if self._wire is None or not self.connected or len(self._urls) == 1:
+            return
+        if self._silence.goes_on(waited_s):
+            _log.warning("%s: JetStream does not answer at %s", self._name, self._present)
+            self._doubts.leave(self._turns[0])
+
+    def _leave(self, url: str) -> None:
+        if self._wire is not None and self.connected and self._turns[0] == url:
+            self._wire.ended.set()
+
     async def _supervise(self) -> None:
         backoff_s = FIRST_BACKOFF_S
         while not self._closed.is_set():
-            wire = _Wire(self._dispatch)
+            wire: Wire | None = None
             try:
-                await self._open(wire)
-                backoff_s = FIRST_BACKOFF_S
+                trusted = self._authority()
+                wire = Wire(self._dispatch, trusted)
+                await self._open(wire, trusted)
+                backoff_s, self._why = FIRST_BACKOFF_S, ""
                 if self._closed.is_set():
                     # `wait_for`, which nats-py uses, swallows a cancellation that comes together
                     # with the result (Python 3.11); there will be no second one.
                     break
                 await wire.ended.wait()
                 wire.abort()
-                _log.warning("%s: connection to NATS at %s lost", self._name, self.address)
+                _log.warning("%s: connection to NATS at %s lost", self._name, self._present)
             except Exception as error:
                 # Whatever it is (nats-py raises ValueError for a long greeting, uvloop RuntimeError
                 # for a reset connection), the next attempt may succeed.
-                _log.warning("%s: no NATS at %s: %s", self._name, self.address, error or "refused")
+                self._why = _reason(error, self._config)
+                _log.warning("%s: no NATS at %s: %s", self._name, self._present, self._why)
             finally:
+                self._turns.rotate(-1)
                 self._lost()
-                await self._dispose(wire)
+                if wire is not None:
+                    await self._dispose(wire)
             await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
             backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
 
-    async def _open(self, wire: _Wire) -> None:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S * (len(self._urls) + 1)):
+    def _authority(self) -> ssl.SSLContext | None:
+        """Read anew for each connection: a renewed one counts without a restart."""
+        return ssl.create_default_context(cafile=self._config.ca) if self._config.ca else None
+
+    async def _open(self, wire: Wire, trusted: ssl.SSLContext | None) -> None:
+        own = bool(self._config.password)  # counts before a user in the address
+        # One server, and another the next time: one that hangs is not asked twice in a row.
+        async with asyncio.timeout(2 * CONNECT_TIMEOUT_S):
             await wire.connect(
-                servers=list(self._urls),
+                servers=[self._turns[0]],
                 name=self._name,
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
                 reconnect_time_wait=0,
                 connect_timeout=CONNECT_TIMEOUT_S,
-                ping_interval=PING_INTERVAL_S,
+                ping_interval=self._ping_interval_s,
                 max_outstanding_pings=PINGS_OUTSTANDING,
                 pending_size=0,
                 error_cb=self._on_error,
+                user=self._config.role if own else None,
+                password=self._config.password if own else None,
+                tls=trusted,
             )
             self._wire = wire
             for sid, each in self._subscriptions.items():
                 wire.write(f"SUB {each.subject} {each.queue} {sid}\r\n".encode())
             await wire.flush(CONNECT_TIMEOUT_S)
+        if trusted is not None:
+            self.certificate_until = wire.certificate_until()
+            days = int(self.certificate_until - time.time()) // 86_400
+            if days < SOON_DAYS:
+                what = f"the certificate of NATS at {self.address} ends in {max(0, days)} days"
+                _log.warning("%s: %s: %s", self._name, what, RENEW)
         self._connects += 1
+        self._silence.end()
         self._down_since = None
         self._up.set()
         for listener in list(self._listeners):
@@ -247,7 +299,7 @@ class Bus:
             except Exception:
                 _log.exception("%s: a listener failed", self._name)
 
-    async def _dispose(self, wire: _Wire) -> None:
+    async def _dispose(self, wire: Wire) -> None:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await wire.close()
@@ -266,7 +318,20 @@ class Bus:
             answer(None)
 
     async def _on_error(self, error: Exception) -> None:
-        _log.debug("%s: %s", self._name, error)
+        forbidden = _FORBIDDEN.search(str(error))
+        if forbidden is None:
+            _log.debug("%s: %s", self._name, error)
+            return
+        verb, lowered = forbidden.groups()  # nats-py has made it so
+        known = [each.subject for each in self._subscriptions.values()]
+        known += [subject for subject, _ in self._asked.values()]
+        subject = next((each for each in known if each.lower() == lowered), lowered)
+        what = "subscribe to" if verb == "subscription" else "publish to"
+        refused = f"NATS does not let {self._config.role or 'this user'} {what} {subject}"
+        _log.error("%s: %s; see docs/security.md", self._name, refused)
+        for asked, future in self._asked.values():
+            if verb == "publish" and asked.lower() == lowered and not future.done():
+                future.set_exception(Refused(0, refused))
 
     # --- reading ---
 
@@ -324,6 +389,10 @@ class Bus:
         """Publish without an answer; at most once. Raises `Refused` when it is too large."""
         self.write(publication(subject, _sendable(payload), reply=reply))
 
+    def new_inbox(self) -> str:
+        """The beginning of subjects that nobody else knows, and only this role may read."""
+        return f"{inbox(self._config.role)}{uuid4().hex}."
+
     def expect(self, on_reply: Callable[[Reply | None], None]) -> tuple[int, str]:
         """An inbox whose replies go to `on_reply`, with None when the connection is lost.
 
@@ -343,8 +412,8 @@ class Bus:
     ) -> Reply:
         """Ask and wait for one reply.
 
-        Raises `NoResponders` when nobody serves the subject, and `Unavailable` when the connection
-        is lost or no reply came within `timeout_s`.
+        Raises `NoResponders` when nobody serves the subject, `Unavailable` when the connection is
+        lost or no reply came within `timeout_s`, and `Refused` when this role may not ask that.
         """
         future: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
 
@@ -352,17 +421,24 @@ class Bus:
             if not future.done():
                 future.set_result(reply)
 
-        number, inbox = self.expect(on_reply)
+        number, to = self.expect(on_reply)
+        self._asked[number] = subject, future
+        of_jetstream = subject.startswith(JETSTREAM)
         try:
-            self.write(publication(subject, _sendable(payload), reply=inbox, header=header))
+            self.write(publication(subject, _sendable(payload), reply=to, header=header))
             async with asyncio.timeout(timeout_s):
                 reply = await future
         except TimeoutError:
+            if of_jetstream:
+                self.unanswered(timeout_s)
             raise Unavailable(f"{subject} did not answer within {timeout_s:g} s") from None
         finally:
             self.forget(number)
+            del self._asked[number]
         if reply is None:
             raise Unavailable(f"the connection to NATS at {self.address} was lost")
         if reply.status == 503:
+            if of_jetstream:
+                self.unanswered()
             raise NoResponders(f"nobody answers {subject}")
         return reply

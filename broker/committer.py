@@ -12,16 +12,18 @@ One commit at a time keeps the order in which `submit` was called, so every send
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
+from prometheus_client import Metric
 
 from .bus import MAX_PAYLOAD_BYTES, Bus, Reply, publication
 from .errors import BrokerError, Conflict, Overloaded, Refused, Unavailable
 from .log import ApiError, Log, api_error
+from .metrics import Spread, counter, gauge, histogram
 
 BATCH_MESSAGES = 500
 BATCH_BYTES = 1024 * 1024
@@ -31,6 +33,7 @@ ATTEMPT_S = 1.0
 DEADLINE_S = 15.0
 DOWN_S = 2.0
 PAUSE_S = 0.05
+BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, BATCH_MESSAGES)
 
 _WRONG_LAST = (10071, 10164)
 
@@ -49,7 +52,7 @@ OnDone = Callable[[Outcome], None]
 
 
 class _Item:
-    __slots__ = ("deadline", "done", "expect_seq", "msg_id", "payload", "sent", "subject")
+    __slots__ = ("deadline", "done", "expect_seq", "header", "msg_id", "payload", "sent", "subject")
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class _Item:
         done: OnDone,
         expect_seq: int | None,
         deadline: float,
+        header: bytes,
     ):
         self.subject = subject
         self.payload = payload
@@ -66,6 +70,7 @@ class _Item:
         self.done: list[OnDone] = [done]
         self.expect_seq = expect_seq
         self.deadline = deadline
+        self.header = header
         self.sent = False
 
 
@@ -79,7 +84,10 @@ _decode_ack = msgspec.json.Decoder(_PubAck).decode
 
 
 class Committer:
-    """Writes events to the log. Use as a context manager; `submit` from the event loop only."""
+    """Writes events to the log. Use as a context manager; `submit` from the event loop only.
+
+    `began` (by the loop's clock) and `batch` tell of the commit on its way: of what `done` hears.
+    """
 
     def __init__(self, bus: Bus, log: Log):
         self._bus = bus
@@ -96,9 +104,12 @@ class Committer:
         self._stopped = False
         self.committed = 0
         self.commits = 0
+        self.began = 0.0
+        self.batch = 0
         self.retries = 0
         self.failed = 0
-        self.commit_s = 0.0
+        self._commit_s = Spread()
+        self._batch_sizes = Spread(BATCH_SIZES)
 
     async def __aenter__(self) -> "Committer":
         self._task = asyncio.create_task(self._run(), name="committer")
@@ -134,8 +145,11 @@ class Committer:
         msg_id: str,
         done: OnDone,
         expect_seq: int | None = None,
+        header: bytes = b"",
     ) -> None:
         """Queue an event; `done` is called once with a `Committed` or a `BrokerError`.
+
+        `header` is stored with it: whole lines, as `name: value\\r\\n`.
 
         Raises `Overloaded` when the queue is full, `Unavailable` when NATS has been away for over
         2 s, and `Refused` when the event is too large for NATS; then nothing was queued and `done`
@@ -155,7 +169,7 @@ class Committer:
             # The server would end the connection over it, again at every attempt.
             raise Refused(0, f"{len(payload)} bytes are too much for one event")
         deadline = asyncio.get_running_loop().time() + DEADLINE_S
-        item = _Item(subject, payload, msg_id, done, expect_seq, deadline)
+        item = _Item(subject, payload, msg_id, done, expect_seq, deadline, header)
         self._known[msg_id] = item
         self._waiting.append(item)
         self._waiting_bytes += len(payload)
@@ -176,6 +190,19 @@ class Committer:
             raise outcome
         return outcome
 
+    def metrics(self) -> Iterator[Metric]:
+        """For `/metrics`."""
+        received = self.committed + self.failed + self.waiting
+        yield counter("hikyaku_commit_received_total", "Events to be stored in the log.", received)
+        results = {"stored": self.committed, "failed": self.failed}
+        text = "Events that were stored in the log, or not within 15 s."
+        yield counter("hikyaku_commit_events_total", text, results, "result")
+        yield gauge("hikyaku_commit_waiting_events", "Events not yet stored.", self.waiting)
+        yield counter("hikyaku_commit_retries_total", "Single publishes repeated.", self.retries)
+        text = "Time of a commit, of one event or a batch, until it is on disk."
+        yield histogram("hikyaku_commit_seconds", text, self._commit_s)
+        yield histogram("hikyaku_commit_batch_events", "Events of one commit.", self._batch_sizes)
+
     # --- the loop ---
 
     async def _run(self) -> None:
@@ -188,7 +215,8 @@ class Committer:
                 if not self._known:
                     self._idle.set()
                 continue
-            started = loop.time()
+            started = self.began = loop.time()
+            self.batch = len(batch)
             try:
                 await self._commit(batch)
             except Exception:
@@ -197,7 +225,8 @@ class Committer:
                 for item in batch:
                     self._finish(item, Unavailable("internal error while storing; send it again"))
             self.commits += 1
-            self.commit_s += loop.time() - started
+            self._commit_s.add(loop.time() - started)
+            self._batch_sizes.add(len(batch))
 
     def _take(self) -> list[_Item]:
         batch: list[_Item] = []
@@ -229,8 +258,9 @@ class Committer:
             publication(
                 item.subject,
                 item.payload,
-                header=b"NATS/1.0\r\nNats-Msg-Id: %b\r\nNats-Batch-Id: %b\r\n"
-                b"Nats-Batch-Sequence: %d\r\n\r\n" % (item.msg_id.encode(), name, number),
+                header=b"NATS/1.0\r\nNats-Msg-Id: %b\r\n%bNats-Batch-Id: %b\r\n"
+                b"Nats-Batch-Sequence: %d\r\n\r\n"
+                % (item.msg_id.encode(), item.header, name, number),
             )
             for number, item in enumerate(batch[:-1], 1)
         ]
@@ -242,9 +272,9 @@ class Committer:
                     final.subject,
                     final.payload,
                     reply=inbox,
-                    header=b"NATS/1.0\r\nNats-Msg-Id: %b\r\nNats-Batch-Id: %b\r\n"
+                    header=b"NATS/1.0\r\nNats-Msg-Id: %b\r\n%bNats-Batch-Id: %b\r\n"
                     b"Nats-Batch-Sequence: %d\r\nNats-Batch-Commit: 1\r\n\r\n"
-                    % (final.msg_id.encode(), name, last),
+                    % (final.msg_id.encode(), final.header, name, last),
                 )
             )
             self._bus.write(b"".join(parts))
@@ -283,7 +313,7 @@ class Committer:
         self._finish(item, outcome)
 
     async def _publish(self, item: _Item) -> Committed:
-        header = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n" % item.msg_id.encode()
+        header = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n%b" % (item.msg_id.encode(), item.header)
         if item.expect_seq is not None:
             header += b"Nats-Expected-Last-Subject-Sequence: %d\r\n" % item.expect_seq
         number, inbox, answer = self._expect()
@@ -311,9 +341,11 @@ class Committer:
         raise Conflict(present[0].seq if present else 0)
 
     async def _first(self, seq: int) -> bytes:
-        """The event at `seq`, which exists; a lagging replica may need to be asked again."""
+        """The event at `seq`, which was stored; a lagging replica may need to be asked again."""
         stored = await self._log_reader.get(seq)
         if stored is None:
+            if await self._log_reader.deleted(seq):
+                raise Refused(0, f"event {seq}, its first sending, was deleted from the log")
             raise Unavailable(f"event {seq} is not readable yet")
         return stored.data
 
@@ -332,15 +364,20 @@ class Committer:
             async with asyncio.timeout(ATTEMPT_S):
                 reply = await answer
         except TimeoutError:
+            self._bus.unanswered(ATTEMPT_S)
             raise Unavailable("the log did not acknowledge in time") from None
         if reply is None:
             raise Unavailable("the connection to NATS was lost before the acknowledgement")
         if reply.status:
+            self._bus.unanswered()
             raise Unavailable(f"the log has no leader ({reply.status})")
         try:
-            return _decode_ack(reply.data)
+            ack = _decode_ack(reply.data)
         except msgspec.DecodeError as error:
             raise Refused(0, f"unreadable acknowledgement: {error}") from None
+        if ack.error is None:
+            self._bus.answered()
+        return ack
 
     def _finish(self, item: _Item, outcome: Outcome) -> None:
         if self._known.get(item.msg_id) is not item:

@@ -27,7 +27,7 @@ class Memberships(Struct, kw_only=True):
 
 
 class Shares(Struct, kw_only=True):
-    """Which of these other users are in a group with this one?"""
+    """Which of these other users share a chat with this one: a group, or a DM of any age?"""
 
     user: str
     others: list[str]

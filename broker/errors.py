@@ -3,6 +3,8 @@
     BrokerError
     ├── InvalidName      an id that cannot be a subject token; the caller's fault
     ├── Refused          the server answered no, and would again
+    │   └── NewerLayout  a stream was laid out by a later version, which this one cannot use
+    ├── OlderLog         the log ends before what was read from it: an older copy of NATS' data
     ├── Conflict         `expect_seq` was not the chat's last seq
     └── Retryable
         ├── Unavailable  NATS or JetStream does not answer, or not in time
@@ -34,6 +36,31 @@ class Refused(BrokerError):
     def __init__(self, err_code: int, description: str):
         super().__init__(f"JetStream refused: {description} ({err_code})")
         self.err_code = err_code
+
+
+class NewerLayout(Refused):
+    """A stream has layout `found`, and only versions that know layout `least` can use it."""
+
+    def __init__(self, stream: str, found: int, least: int, known: int):
+        super().__init__(
+            0,
+            f"the stream {stream} has layout {found}, which needs a version of Hikyaku that knows"
+            f" layout {least}; this one knows {known}. Run the newer version, or restore a backup"
+            " that this version made",
+        )
+        self.stream, self.found, self.least = stream, found, least
+
+
+class OlderLog(BrokerError):
+    """The log ends at `last_seq`, but events up to `seen` have been read from it."""
+
+    def __init__(self, last_seq: int, seen: int, who: str):
+        super().__init__(
+            f"the log ends at {last_seq}, but {who} events up to {seen}: NATS' data is an older"
+            " copy, and its log would give numbers a second time. Stop NATS, empty its data folder,"
+            " and start it: a new log then begins after all that MongoDB has"
+        )
+        self.last_seq, self.seen = last_seq, seen
 
 
 class Conflict(BrokerError):

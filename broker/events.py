@@ -10,6 +10,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
+from .files import File as File
+
 
 class _Message(Struct, kw_only=True, omit_defaults=True):
     id: str
@@ -22,6 +24,7 @@ class _Message(Struct, kw_only=True, omit_defaults=True):
     reply_to: str | None = None
     thread: str | None = None
     attachments: list[str] = []
+    files: list[File] = []
     mentions: list[str] = []
 
 
@@ -111,6 +114,33 @@ class ReadReceipt(Struct, tag="read_receipt", kw_only=True):
     read_seq: int
 
 
+class WriteRefused(Struct, tag="write_refused", kw_only=True):
+    """A chat's home at another site did not take a write of this user; on the own subject."""
+
+    id: str
+    chat_id: str
+    client_id: str
+    code: str
+    message: str
+
+
+class DeliveryReceipt(Struct, tag="delivery_receipt", kw_only=True):
+    """A device of a user has stored a chat up to a message; told at once, never in the log."""
+
+    chat_id: str
+    user_id: str
+    last_delivered_msg_id: str
+    delivered_seq: int
+
+
+class Typing(Struct, tag="typing", kw_only=True):
+    """Someone is typing; told at once, never in the log."""
+
+    chat_id: str
+    from_: str = field(name="from")
+    expires_in: int = 5000
+
+
 class Identity(Struct, kw_only=True):
     """What an acknowledgement says about a stored write."""
 
@@ -129,15 +159,14 @@ class Identity(Struct, kw_only=True):
 Message = Chat | GroupChat
 Change = MessageEdited | MessageDeleted | Reaction
 Membership = MemberAdded | MemberRemoved | GroupUpdated
-Event = Message | Change | Membership | ReadReceipt
+Own = MemberAdded | MemberRemoved | ReadReceipt | WriteRefused
+Event = Message | Change | Membership | ReadReceipt | WriteRefused
 
 
 encode = msgspec.json.Encoder().encode
 """Encode an event as it is stored."""
 
-decode_own: Callable[[bytes], MemberAdded | MemberRemoved | ReadReceipt] = msgspec.json.Decoder(
-    MemberAdded | MemberRemoved | ReadReceipt
-).decode
+decode_own: Callable[[bytes], Own] = msgspec.json.Decoder(Own).decode
 """Decode an event of a user's own subject."""
 
 decode: Callable[[bytes], Event] = msgspec.json.Decoder(Event).decode
@@ -157,3 +186,16 @@ UPDATE = b'{"type":"group_updated"'
 def with_seq(seq: int, stored: bytes) -> bytes:
     """The event as clients receive it: `seq` spliced in front of the stored object."""
     return b'{"seq":%d,%b' % (seq, stored[1:])
+
+
+_ID = b'","id":"'
+_MESSAGES = (b'{"type":"chat' + _ID, b'{"type":"group_chat' + _ID)
+
+
+def message_id(stored: bytes) -> bytes | None:
+    """The id of a stored message, found without decoding; None for any other event."""
+    for beginning in _MESSAGES:
+        if stored.startswith(beginning):
+            start = len(beginning)
+            return stored[start : stored.index(b'"', start)]
+    return None

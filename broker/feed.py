@@ -4,23 +4,25 @@ JetStream republishes each stored message on `live.<subject>` at most once; the 
 exact. It keeps one number, the last sequence delivered. An event that is not the next one means
 that something was missed: it waits while the range before it is read back by Direct Get. The same
 check runs after every reconnect and once a second against the stream's last sequence, so that a
-missed last event is found too.
+missed last event is found too. A connection on which nothing comes meanwhile is doubted: its server
+may be cut off from the others.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from .bus import Bus
-from .errors import BrokerError, Unavailable
-from .log import Log, Page, Stored, sequence_of
+from .errors import BrokerError, Refused, Unavailable
+from .log import NO_STREAM, Log, LogState, Page, Stored, sequence_of
 from .subjects import CHAT_SUBJECTS, LIVE
 
 OnEvent = Callable[[int, str, bytes], None]
 """Called with seq, subject and stored bytes, in order of seq. Must be quick and not raise."""
 
 CHECK_S = 1.0
+SHORTER_CHECKS = 5
 STASH_EVENTS = 10_000
 RETRY_S = 0.02
 LAST_RETRY_S = 1.0
@@ -33,17 +35,31 @@ _log = logging.getLogger("hikyaku.feed")
 class Feed:
     """Delivers the log to `on_event`. `position` is the last sequence delivered.
 
-    `on_reset` is called when the log is no longer the one the feed started with (another epoch, or
-    it ends before `position`): cursors are void, and whoever uses the feed must start anew.
+    `on_reset` is called when the log is no longer the one the feed started with (none, another
+    epoch, or it ends before `position`): cursors are void, and whoever uses the feed must start
+    anew.
     """
 
-    def __init__(self, bus: Bus, log: Log, on_event: OnEvent, on_reset: Callable[[], None]):
+    def __init__(
+        self,
+        bus: Bus,
+        log: Log,
+        on_event: OnEvent,
+        on_reset: Callable[[], None],
+        on_header: Callable[[int, bytes], None] | None = None,
+    ):
+        """`on_header`, if given, is told the header of each event that came live, before it."""
         self._bus = bus
         self._log = log
         self._on_event = on_event
         self._on_reset = on_reset
+        self._on_header = on_header
         self._stash: dict[int, tuple[str, bytes]] = {}
         self._known_last = 0
+        self._heard = 0
+        self._newest: bytes | None = None
+        self._doubted: tuple[int, bytes | None] | None = None
+        self._shorter = 0
         self._repair_wanted = asyncio.Event()
         self._check_wanted = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -52,12 +68,15 @@ class Feed:
         self._started = False
         self.position = 0
         self.epoch = ""
+        self.ancestors: Mapping[str, int] = {}
         self.gaps = 0
         self.repaired = 0
         self.checked_at = 0.0
+        self.state: LogState
 
     async def __aenter__(self) -> "Feed":
-        sids = [self._bus.subscribe(LIVE + each, self._on_live) for each in CHAT_SUBJECTS]
+        handler = self._on_live if self._on_header is None else self._on_followed
+        sids = [self._bus.subscribe(LIVE + each, handler) for each in CHAT_SUBJECTS]
         for sid in sids:
             self._end.callback(self._bus.unsubscribe, sid)
         try:
@@ -65,7 +84,8 @@ class Feed:
         except BaseException:
             self._end.close()
             raise
-        self.epoch, self.position = state.epoch, state.last_seq
+        self.state = state
+        self.epoch, self.position, self.ancestors = state.epoch, state.last_seq, state.ancestors
         self._known_last = max(self._known_last, state.last_seq)
         self._stash = {seq: each for seq, each in self._stash.items() if seq > self.position}
         self._started = True
@@ -115,6 +135,7 @@ class Feed:
 
     def _on_live(self, subject: bytes, _: bytes, header: bytes | None, data: bytes) -> None:
         assert header is not None
+        self._heard += 1
         seq = sequence_of(header)
         if self._started and seq == self.position + 1:
             self._deliver(seq, subject[_PREFIX:].decode(), data)
@@ -122,6 +143,12 @@ class Feed:
                 self._drain_stash()
         elif seq > self.position or not self._started:
             self._keep(seq, subject[_PREFIX:].decode(), data)
+
+    def _on_followed(self, subject: bytes, reply: bytes, header: bytes | None, data: bytes) -> None:
+        assert header is not None
+        assert self._on_header is not None
+        self._on_header(sequence_of(header), header)
+        self._on_live(subject, reply, header, data)
 
     def _keep(self, seq: int, subject: str, data: bytes) -> None:
         self._known_last = max(self._known_last, seq)
@@ -132,7 +159,7 @@ class Feed:
             self._repair_wanted.set()
 
     def _deliver(self, seq: int, subject: str, data: bytes) -> None:
-        self.position = seq
+        self.position, self._newest = seq, data
         try:
             self._on_event(seq, subject, data)
         except Exception:
@@ -181,7 +208,7 @@ class Feed:
         self._deliver(event.seq, event.subject, event.data)
 
     async def _check_loop(self) -> None:
-        position = self.position
+        position, newest, heard = self.position, self._newest, self._heard
         while True:
             try:
                 async with asyncio.timeout(CHECK_S):
@@ -193,16 +220,50 @@ class Feed:
                 state = await self._log.state(timeout_s=CHECK_S)
             except BrokerError as error:
                 _log.warning("the log does not answer: %s", error)
+                if isinstance(error, Refused) and error.err_code == NO_STREAM:
+                    self._on_reset()
+                    return
                 continue
+            self.state = state
             self.checked_at = asyncio.get_running_loop().time()
-            if state.epoch != self.epoch or state.last_seq < position:
+            try:
+                changed = state.epoch != self.epoch
+                changed = changed or await self._went_back(state.last_seq, position, newest)
+            except BrokerError:
+                continue
+            if changed:
                 _log.error(
                     "the log changed: epoch %s to %s, last seq %d after %d",
                     *(self.epoch, state.epoch, state.last_seq, position),
                 )
                 self._on_reset()
                 return
+            if self._doubted is not None:
+                continue
+            if state.last_seq > position and self._heard == heard:
+                self._bus.unanswered()
+            else:
+                self._bus.answered()
             if state.last_seq > self.position:
                 self._known_last = max(self._known_last, state.last_seq)
                 self._repair_wanted.set()
-            position = self.position
+            position, newest, heard = self.position, self._newest, self._heard
+
+    async def _went_back(self, last_seq: int, position: int, newest: bytes | None) -> bool:
+        """Whether the log ends before `position`, or has something else than `newest` there.
+
+        A server that was cut off says for a moment that it leads, and where its log ended. So this
+        is believed when it was said `SHORTER_CHECKS` times; if the log then is as long as before,
+        what it has there decides.
+        """
+        if last_seq < position:
+            self._doubted = (position, newest)
+            self._shorter += 1
+            return self._shorter >= SHORTER_CHECKS
+        self._shorter = 0
+        if self._doubted is not None:
+            seq, data = self._doubted
+            stored = await self._log.get(seq)
+            self._doubted = None
+            return stored is not None and data is not None and stored.data != data
+        return False

@@ -10,17 +10,12 @@ import itertools
 import logging
 from collections.abc import Callable
 from typing import NamedTuple
-from uuid import uuid4
 
-import msgspec
-from msgspec import Struct
-
+from .batch import BATCH, Part, publish_all
 from .bucket import MARKER_TTL_S, TIMEOUT_S
-from .bus import Bus, publication
+from .bus import Bus
 from .errors import BrokerError, Unavailable
-from .log import ApiError, api_error
 
-BATCH = 500
 FIRST_PAUSE_S = 0.05
 LAST_PAUSE_S = 1.0
 
@@ -31,14 +26,6 @@ class _Write(NamedTuple):
     number: int
     value: bytes
     ttl_s: int | None
-
-
-class _PubAck(Struct):
-    seq: int = 0
-    error: ApiError | None = None
-
-
-_decode_ack = msgspec.json.Decoder(_PubAck).decode
 
 
 class KeyWriter:
@@ -53,7 +40,6 @@ class KeyWriter:
         self._wanted = asyncio.Event()
         self._progress = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
-        self._name = uuid4().hex[:8]
 
     async def __aenter__(self) -> "KeyWriter":
         self._task = asyncio.create_task(self._run(), name="key writer")
@@ -123,42 +109,14 @@ class KeyWriter:
                 self._progress.notify_all()
 
     async def _write(self, batch: dict[str, _Write]) -> None:
-        """One message, or one atomic batch (ADR-50)."""
         if not self._bus.connected:
             raise Unavailable("NATS does not answer")
-        name = f"{self._name}-{next(self._numbers)}" if len(batch) > 1 else ""
-        parts: list[bytes] = []
-        future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        expected, inbox = self._bus.expect(
-            lambda reply: None if future.done() else future.set_result(reply and reply.data)
-        )
-        try:
-            for position, (key, write) in enumerate(batch.items(), 1):
-                last = position == len(batch)
-                header = _header(write.ttl_s, name, position if name else 0, last=last)
-                reply = inbox if last else ""
-                subject = self._prefix + key
-                parts.append(publication(subject, write.value, reply=reply, header=header))
-            self._bus.write(b"".join(parts))
-            async with asyncio.timeout(TIMEOUT_S):
-                data = await future
-        except TimeoutError:
-            raise Unavailable("no acknowledgement in time") from None
-        finally:
-            self._bus.forget(expected)
-        if not data:
-            raise Unavailable("the connection was lost, or nobody serves the bucket")
-        ack = _decode_ack(data)
-        if ack.error is not None:
-            raise api_error(ack.error)
-
-
-def _header(ttl_s: int | None, batch: str, position: int, *, last: bool) -> bytes:
-    lines = ["NATS/1.0"]
-    if ttl_s is not None:
-        lines.append(f"Nats-TTL: {ttl_s}s")
-    if batch:
-        lines += [f"Nats-Batch-Id: {batch}", f"Nats-Batch-Sequence: {position}"]
-        if last:
-            lines.append("Nats-Batch-Commit: 1")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode() if len(lines) > 1 else b""
+        parts = [
+            Part(
+                self._prefix + key,
+                write.value,
+                () if write.ttl_s is None else (f"Nats-TTL: {write.ttl_s}s",),
+            )
+            for key, write in batch.items()
+        ]
+        await publish_all(self._bus, parts, timeout_s=TIMEOUT_S)

@@ -23,6 +23,9 @@ from .streams import Stream, followed_bucket
 
 BUCKET = "edges"
 KNOWN = "known."
+FOR_SITE = "site-"
+"""How the ids begin of leases that the relay holds for other sites' users."""
+
 RENEWALS_A_LEASE = 3
 RETRY_S = 0.5
 RECORD_MS = 30_000
@@ -44,17 +47,28 @@ class EdgeLease:
     as a context manager; it does not wait for the lease.
     """
 
-    def __init__(self, bus: Bus, name: str, *, lease_s: int, on_change: Callable[[str, str], None]):
+    def __init__(
+        self,
+        bus: Bus,
+        name: str,
+        *,
+        lease_s: int,
+        on_change: Callable[[str, str], None],
+        value: Callable[[], bytes] = lambda: b"1",
+    ):
+        """`value` is what the lease says, not empty; asked for whenever it is renewed."""
         self._bus = bus
         self._bucket = Bucket(bus, BUCKET)
         self._name = name
         self._lease_s = lease_s
         self._on_change = on_change
+        self._value = value
         self._revision = 0
         self._recorded_ms = 0
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.edge = ""
+        self.taken = 0
 
     async def __aenter__(self) -> "EdgeLease":
         self._unlisten = self._bus.on_connect(self._hurry.set)
@@ -92,7 +106,10 @@ class EdgeLease:
 
     async def _take(self) -> None:
         edge = subjects.edge_id(self._name, uuid4().hex[:12])
-        self._revision = await self._bucket.put(edge, b"1", revision=0, ttl_s=self._lease_s)
+        self._revision = await self._bucket.put(
+            edge, self._value(), revision=0, ttl_s=self._lease_s
+        )
+        self.taken += 1
         before, self.edge = self.edge, edge
         self._recorded_ms = 0
         self._on_change(before, edge)
@@ -101,7 +118,7 @@ class EdgeLease:
     async def _renew(self) -> None:
         try:
             self._revision = await self._bucket.put(
-                self.edge, b"1", revision=self._revision, ttl_s=self._lease_s
+                self.edge, self._value(), revision=self._revision, ttl_s=self._lease_s
             )
         except Conflict:
             # The acknowledgement of an earlier renewal may have been lost: then the value is ours.

@@ -5,7 +5,11 @@ repeats until it has it. Batched gets end with status 204 and the number still p
 """
 
 import asyncio
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -20,7 +24,14 @@ PARALLEL_BATCHES = 16
 """Together 32 MiB in flight: at 64 MiB NATS ends the connection as a slow consumer."""
 MULTI_LAST = 1024
 TIMEOUT_S = 5.0
+NO_STREAM = 10059
+"""The error code when there is no such stream."""
+
 QUIET_S = 2.0
+
+_T = TypeVar("_T")
+
+_NO_MESSAGE = 10037
 
 
 class Stored(NamedTuple):
@@ -64,6 +75,7 @@ class StreamConfig(Struct):
     """The part of a stream's configuration used here."""
 
     metadata: dict[str, str] = {}
+    max_bytes: int = -1
 
 
 class StreamInfo(Struct):
@@ -74,12 +86,35 @@ class StreamInfo(Struct):
     error: ApiError | None = None
 
 
+class _Found(Struct):
+    seq: int = 0
+
+
+class _Answer(Struct):
+    message: _Found = msgspec.field(default_factory=_Found)
+    error: ApiError | None = None
+
+
 class LogState(NamedTuple):
-    """Where the log stands: its identity, and its first and last sequence."""
+    """Where the log stands: its identity, its first and last sequence, and how full it is.
+
+    It refuses what would make it larger than `max_bytes`; -1: it may grow as long as the disk can.
+    `ancestors` are the epochs that it goes on from, each with the last sequence that it shares.
+    """
 
     epoch: str
     first_seq: int
     last_seq: int
+    messages: int = 0
+    bytes: int = 0
+    max_bytes: int = -1
+    ancestors: Mapping[str, int] = MappingProxyType({})
+
+
+def parse_ancestors(text: str) -> dict[str, int]:
+    """`<epoch>:<seq>`, separated by spaces, as it stands in the stream's metadata."""
+    pairs = (each.rpartition(":") for each in text.split())
+    return {epoch: int(seq) for epoch, _, seq in pairs}
 
 
 _decode_info = msgspec.json.Decoder(StreamInfo).decode
@@ -110,6 +145,11 @@ def stored(reply: Reply) -> Stored:
     return Stored(sequence_of(reply.header), subject, reply.data)
 
 
+def _identified(reply: Reply) -> tuple[int, str]:
+    assert reply.header is not None
+    return sequence_of(reply.header), header_value(reply.header, b"Nats-Msg-Id").decode()
+
+
 class Log:
     """Reads a stream, CHAT unless told otherwise.
 
@@ -120,21 +160,62 @@ class Log:
         self._bus = bus
         self._info = f"$JS.API.STREAM.INFO.{stream}"
         self._direct_get = f"$JS.API.DIRECT.GET.{stream}"
+        self._message_get = f"$JS.API.STREAM.MSG.GET.{stream}"
         self._batches = asyncio.Semaphore(PARALLEL_BATCHES)
 
     async def state(self, *, timeout_s: float = TIMEOUT_S) -> LogState:
-        """Epoch, first and last sequence, as the stream's leader knows them."""
+        """Epoch, sequences and size, as the stream's leader knows them."""
         reply = await self._bus.request(self._info, timeout_s=timeout_s)
         info = _checked(reply)
         assert info.state is not None
         assert info.config is not None
-        epoch = info.config.metadata.get("epoch", "")
-        return LogState(epoch, info.state.first_seq, info.state.last_seq)
+        metadata = info.config.metadata
+        state = info.state
+        return LogState(
+            *(metadata.get("epoch", ""), state.first_seq, state.last_seq),
+            *(state.messages, state.bytes),
+            max_bytes=info.config.max_bytes,
+            ancestors=parse_ancestors(metadata.get("ancestors", "")),
+        )
 
     async def get(self, seq: int) -> Stored | None:
         """The event at `seq`, or None if there is none (yet, on the replica that answered)."""
         reply = await self._bus.request(self._direct_get, b'{"seq":%d}' % seq, timeout_s=TIMEOUT_S)
         return None if reply.status else stored(reply)
+
+    async def age_s(self, seq: int) -> float | None:
+        """For how many seconds an event is stored; None if there is none at `seq`."""
+        reply = await self._bus.request(self._direct_get, b'{"seq":%d}' % seq, timeout_s=TIMEOUT_S)
+        if reply.status or reply.header is None:
+            return None
+        at = header_value(reply.header, b"Nats-Time-Stamp").decode()
+        return time.time() - datetime.fromisoformat(at[:19] + "+00:00").timestamp()
+
+    async def deleted(self, seq: int) -> bool:
+        """Whether an event that was stored is there no more; asks the leader, who does not lag."""
+        return await self._leaders(b'{"seq":%d}' % seq) is None
+
+    async def first_from(self, seq: int) -> int | None:
+        """The seq of the first event at or after `seq`, if there is one; asks the leader."""
+        return await self._leaders(b'{"seq":%d,"next_by_subj":">"}' % seq)
+
+    async def stored_at(self, seq: int) -> float | None:
+        """When the first event at or after `seq` was stored, in Unix seconds, if there is one."""
+        request = b'{"seq":%d,"next_by_subj":">"}' % max(seq, 1)
+        reply = await self._bus.request(self._direct_get, request, timeout_s=TIMEOUT_S)
+        if reply.status or reply.header is None:
+            return None
+        text = header_value(reply.header, b"Nats-Time-Stamp").decode()
+        return datetime.fromisoformat(text).timestamp()
+
+    async def _leaders(self, request: bytes) -> int | None:
+        reply = await self._bus.request(self._message_get, request, timeout_s=TIMEOUT_S)
+        answer = msgspec.json.decode(reply.data, type=_Answer)
+        if answer.error is None:
+            return answer.message.seq
+        if answer.error.err_code == _NO_MESSAGE:
+            return None
+        raise api_error(answer.error)
 
     async def next(self, subject: str, seq: int) -> tuple[Stored, str] | None:
         """The first event of `subject` at or after `seq`, with its `Nats-Msg-Id`."""
@@ -144,6 +225,24 @@ class Log:
             return None
         assert reply.header is not None
         return stored(reply), header_value(reply.header, b"Nats-Msg-Id").decode()
+
+    async def find(self, subject: str, msg_id: str, *, since_s: float) -> int:
+        """The seq of the event of `subject` with this `Nats-Msg-Id`; 0 if there is none.
+
+        Reads all events of the subject since the Unix time `since_s`.
+        """
+        since = datetime.fromtimestamp(since_s, UTC).isoformat()
+        request: dict[str, object] = {"next_by_subj": subject, "start_time": since}
+        while True:
+            request |= {"batch": BATCH, "max_bytes": BATCH_BYTES}
+            async with self._batches:
+                found, pending, _ = await self._direct(request, _identified)
+            for seq, known in found:
+                if known == msg_id:
+                    return seq
+            if not pending or not found:
+                return 0
+            request = {"next_by_subj": subject, "seq": found[-1][0] + 1}
 
     async def read(self, subject: str, seq: int, limit: int = BATCH) -> Page:
         """At most `limit` events that match `subject`, from `seq` on."""
@@ -227,12 +326,15 @@ class Log:
 
     async def _batch(self, request: dict[str, object]) -> Page:
         async with self._batches:
-            return await self._direct(request)
+            return Page(*await self._direct(request, stored))
 
-    async def _direct(self, request: dict[str, object]) -> Page:
+    async def _direct(
+        self, request: dict[str, object], take: Callable[[Reply], _T]
+    ) -> tuple[list[_T], int, int]:
+        """What `take` makes of each answer, how many more there are, and as of which seq."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[tuple[int, int]] = loop.create_future()
-        events: list[Stored] = []
+        events: list[_T] = []
         progress = 0
 
         def on_reply(reply: Reply | None) -> None:
@@ -243,7 +345,7 @@ class Log:
                 return
             status = reply.status
             if status == 0:
-                events.append(stored(reply))
+                events.append(take(reply))
             elif status == 204:
                 assert reply.header is not None
                 pending = int(header_value(reply.header, b"Nats-Num-Pending") or b"0")
@@ -266,7 +368,7 @@ class Log:
             while True:
                 try:
                     async with asyncio.timeout(QUIET_S):
-                        return Page(events, *await asyncio.shield(done))
+                        return events, *await asyncio.shield(done)
                 except TimeoutError:
                     if len(events) == progress:
                         raise Unavailable(f"{self._direct_get} fell silent") from None

@@ -27,9 +27,14 @@ _log = logging.getLogger("hikyaku.machine")
 
 
 class MachineLease:
-    """Holds one machine number and the generator that uses it. Use as a context manager."""
+    """Holds one machine number and the generator that uses it. Use as a context manager.
 
-    def __init__(self, bus: Bus):
+    `numbers` are the first and last that it may be; any, if none are given.
+    """
+
+    def __init__(self, bus: Bus, numbers: tuple[int, int] | None = None):
+        first, last = numbers or (0, MACHINES - 1)
+        self._numbers = range(first, last + 1)
         self._bucket = Bucket(bus, BUCKET)
         self._owner = b""
         self._machine = 0
@@ -53,8 +58,18 @@ class MachineLease:
         except BrokerError as error:
             _log.info("machine lease not returned, it ends by itself in %d s: %s", TTL_S, error)
 
+    @property
+    def left_s(self) -> float:
+        """For how long ids can still be made if the lease cannot be renewed."""
+        return max(0.0, (self.ids.ceiling_ms - unix_ms()) / 1000)
+
+    @property
+    def machine(self) -> int:
+        """The number."""
+        return self._machine
+
     async def _acquire(self) -> None:
-        for machine in random.sample(range(MACHINES), MACHINES):
+        for machine in random.sample(self._numbers, len(self._numbers)):
             # Another one each time: a lease whose answer was lost is nobody's and ends by itself.
             owner = uuid4().hex.encode()
             try:
@@ -69,7 +84,9 @@ class MachineLease:
             self.ids = Snowflake(machine, floor_ms=floor_ms)
             await self._raise_ceiling()
             return
-        raise Unavailable(f"all {MACHINES} machine numbers are leased; stop an edge or wait")
+        raise Unavailable(
+            f"all {len(self._numbers)} machine numbers are leased; stop an edge or wait"
+        )
 
     async def _keep(self) -> None:
         pause_s = RENEW_S

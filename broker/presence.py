@@ -100,6 +100,16 @@ def state(values: Iterable[tuple[str, bytes]], living: Container[str]) -> State:
     return State(connections, choice, seen)
 
 
+def before(values: Iterable[tuple[str, bytes]], living: Container[str], key: str) -> int:
+    """How many of a user's connections that count began before the one with this key."""
+    begun: list[tuple[int, str]] = []
+    for each, data in values:
+        if data and each.partition(".")[0] in living:
+            begun.append((_decode_connection(data).since, each))
+    own = next((since for since, each in begun if each == key), None)
+    return sum(one < (own, key) for one in begun) if own is not None else 0
+
+
 def setting(data: bytes) -> Setting:
     """A choice as it was written; empty: none."""
     return _decode_setting(data) if data else NOTHING

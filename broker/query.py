@@ -1,6 +1,6 @@
-"""Questions and answers of the service `query`: history, chats, unread counts, read pointers."""
+"""Questions and answers of the service `query`: history, search, chats, counts, receipts."""
 
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -70,6 +70,29 @@ class UnreadCounts(Struct, kw_only=True):
     more: list[str]
 
 
+class Search(Struct, kw_only=True):
+    """Messages of the user's chats that have these words; in one chat, or from one sender only.
+
+    `since` and `until` are Unix milliseconds; what was written at `until` is not found.
+    """
+
+    user: str
+    query: str
+    chat_id: str | None = None
+    sender: str | None = None
+    since: int | None = None
+    until: int | None = None
+    limit: int = 20
+    offset: int = 0
+
+
+class Hits(Struct, kw_only=True):
+    """Messages as clients see them, each with `highlight`, and about how many there are."""
+
+    hits: list[dict[str, Any]]
+    total: int
+
+
 class Read(Struct, kw_only=True):
     """The user has read a chat up to a message."""
 
@@ -79,7 +102,56 @@ class Read(Struct, kw_only=True):
 
 
 class Pointer(Struct, kw_only=True):
-    """Up to where a user has read a chat: the message's place and name."""
+    """Up to where a user has a chat: the message's place and name."""
 
     seq: int
     id: str
+
+
+class Receipt(Struct, kw_only=True):
+    """A user has read a chat up to a message, or a device of the user has stored it.
+
+    `seq` is the message's, 0 when the edge does not know it.
+    """
+
+    kind: Literal["read", "delivered"]
+    user: str
+    chat_id: str
+    message_id: str
+    seq: int = 0
+
+
+class Move(Struct, kw_only=True):
+    """Move pointers as these receipts say."""
+
+    receipts: list[Receipt]
+
+
+class Outcome(Struct, kw_only=True):
+    """What became of a receipt: where the pointer stands; or an error's `code` and `message`.
+
+    `crowded`: nothing was put down, for the chat has too many members for that.
+    """
+
+    pointer: Pointer | None = None
+    crowded: bool = False
+    code: str = ""
+    message: str = ""
+
+
+class Moved(Struct, kw_only=True):
+    """One outcome for each receipt."""
+
+    outcomes: list[Outcome]
+
+
+class Receipts(Struct, kw_only=True):
+    """Up to where has each member of a chat read it, and stored it?"""
+
+    chat_id: str
+
+
+class ReceiptsFound(Struct, kw_only=True):
+    """By user; members of whom nothing is known are left out."""
+
+    receipts: dict[str, dict[str, Any]]

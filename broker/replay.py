@@ -7,7 +7,7 @@ exact range. Memory is bounded: all chats together hold about `WINDOW_EVENTS` ev
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
 from .errors import Unavailable
@@ -34,8 +34,9 @@ class Replay:
 
     `first_seq` is the log's first sequence: what lies before it has left the log and is in
     `missing` for every subject known. `floors` are subjects to be read only from a higher sequence
-    on: a group that the user joined in the meantime. Raises `Unavailable` while iterating when the
-    log does not answer.
+    on: a group that the user joined in the meantime. `left` are ranges to be read beside: of groups
+    in which the user was for a part of the time. Raises `Unavailable` while iterating when the log
+    does not answer.
     """
 
     def __init__(self, log: Log, *, after: int, up_to: int, first_seq: int):
@@ -46,29 +47,30 @@ class Replay:
         self.missing: list[Range] = []
 
     async def events(
-        self, filters: list[str], floors: Callable[[str], int] = lambda _: 0
+        self,
+        filters: list[str],
+        floors: Callable[[str], int] = lambda _: 0,
+        left: Sequence[Range] = (),
     ) -> AsyncIterator[Stored]:
-        """Iterate over the events of all subjects that match `filters`."""
+        """Iterate over the events of all subjects that match `filters`, and of `left`."""
         aged = self._after + 1 < self._first_seq
         latest = await self._log.last(filters, self._up_to)
         if aged:
             known = {each.subject for each in latest}
             known.update(each for each in filters if "*" not in each)
-            left = self._first_seq - 1
-            self.missing = [Range(chat, self._after + 1, left) for chat in sorted(known)]
+            gone = self._first_seq - 1
+            self.missing = [Range(chat, self._after + 1, gone) for chat in sorted(known)]
         start = max(self._after + 1, self._first_seq)
-        news = [each for each in latest if each.seq >= start]
+        news = [(each, max(start, floors(each.subject))) for each in latest]
+        news += await self._last_of(left, start)
+        news = [(each, begin) for each, begin in news if each.seq >= begin]
         page = max(SMALLEST_PAGE, min(CHAT_EVENTS, WINDOW_EVENTS // max(1, len(news))))
-        readers = [
-            self._chat(each, max(start, floors(each.subject)), page)
-            for each in news
-            if each.seq >= floors(each.subject)
-        ]
+        readers = [self._chat(each, begin, page) for each, begin in news]
         heap: list[tuple[int, int, Stored]] = []
-        for start_at in range(0, len(readers), PARALLEL):
-            part = readers[start_at : start_at + PARALLEL]
+        for at in range(0, len(readers), PARALLEL):
+            part = readers[at : at + PARALLEL]
             firsts = await asyncio.gather(*(anext(reader, None) for reader in part))
-            for number, event in enumerate(firsts, start_at):
+            for number, event in enumerate(firsts, at):
                 if event is not None:
                     heap.append((event.seq, number, event))
         heapq.heapify(heap)
@@ -80,6 +82,19 @@ class Replay:
                 heapq.heappop(heap)
             else:
                 heapq.heapreplace(heap, (following.seq, number, following))
+
+    async def _last_of(self, ranges: Sequence[Range], start: int) -> list[tuple[Stored, int]]:
+        """The last event of each range, and where the range begins."""
+        found: list[tuple[Stored, int]] = []
+        wanted = [each for each in ranges if each.to_seq >= start]
+        for at in range(0, len(wanted), PARALLEL):
+            part = wanted[at : at + PARALLEL]
+            answers = await asyncio.gather(
+                *(self._log.last([each.chat_id], min(each.to_seq, self._up_to)) for each in part)
+            )
+            for each, answer in zip(part, answers, strict=True):
+                found += [(latest, max(start, each.from_seq)) for latest in answer]
+        return found
 
     async def _chat(self, latest: Stored, start: int, page: int) -> AsyncIterator[Stored]:
         if start == latest.seq:

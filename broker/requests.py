@@ -6,15 +6,20 @@ failure's code is one of the protocol's error codes, so that an edge can pass it
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
+from prometheus_client import Metric
 
 from .bus import MAX_PAYLOAD_BYTES, Bus
 from .errors import BrokerError, NoResponders, Unavailable
+from .metrics import counter
 from .subjects import service
+
+ANSWER_BYTES = 900_000
+"""What an answer may hold; with what is around it, it then fits into one message of the bus."""
 
 MAX_CONCURRENT = 256
 RETRY_S = 0.1
@@ -108,6 +113,12 @@ class Responder:
             waited = await asyncio.wait(self._tasks, timeout=self._deadline_s)
             for task in waited[1]:
                 task.cancel()
+
+    def metrics(self) -> Iterator[Metric]:
+        """For `/metrics`."""
+        results = {"answered": self.answered - self.failed, "failed": self.failed}
+        text = "Questions to this service, by what came of them."
+        yield counter("hikyaku_service_questions_total", text, results, "result")
 
     def _receiver(self, verb: str) -> Callable[[bytes, bytes, bytes | None, bytes], None]:
         def receive(_: bytes, reply: bytes, _header: bytes | None, data: bytes) -> None:

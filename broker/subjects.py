@@ -90,6 +90,11 @@ def service(name: str, verb: str) -> str:
     return f"{SERVICE}{name}.{verb}"
 
 
+def inbox(role: str) -> str:
+    """How all inboxes of a role (see `broker.roles`) begin; without one, of no role."""
+    return f"_INBOX.{role}." if role else "_INBOX."
+
+
 def connection_key(user_token: str, edge: str, connection: str) -> str:
     """Key of one connection in the bucket `presence`."""
     return f"{user_token}.{edge}.{connection}"

@@ -5,7 +5,9 @@ from edge.frames import (
     Activity,
     CaughtUp,
     ChatEvent,
+    DeliveryReceiptEvent,
     Event,
+    File,
     GroupChatEvent,
     GroupUpdated,
     MemberAdded,
@@ -26,7 +28,15 @@ from .cursor_store import CursorStore, MemoryCursorStore
 from .following import Presence
 from .groups import Group, Member, MemberPage
 from .inbox import ClientEvent
-from .messages import ChatPage, ChatSummary, Message, MessagePage
+from .messages import (
+    ChatPage,
+    ChatSummary,
+    Hit,
+    Message,
+    MessagePage,
+    Receipt,
+    SearchPage,
+)
 from .state import ConnectionState
 from .tokens import TokenSource
 
@@ -41,11 +51,14 @@ __all__ = [
     "ClientEvent",
     "ConnectionState",
     "CursorStore",
+    "DeliveryReceiptEvent",
     "Event",
+    "File",
     "FileCursorStore",
     "Group",
     "GroupChatEvent",
     "GroupUpdated",
+    "Hit",
     "Member",
     "MemberAdded",
     "MemberPage",
@@ -60,6 +73,8 @@ __all__ = [
     "PresenceEvent",
     "Reaction",
     "ReadReceiptEvent",
+    "Receipt",
+    "SearchPage",
     "TokenSource",
     "TypingEvent",
     "dm_chat_id",

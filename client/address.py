@@ -23,6 +23,14 @@ def endpoint(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
 
 
+def web_base(address: str) -> str:
+    """Give the address of the server's HTTP, from that of its WebSocket."""
+    parts = urlsplit(address)
+    scheme = {"ws": "http", "wss": "https"}[parts.scheme]
+    path = parts.path.removesuffix(PATH) if parts.path.endswith(PATH) else ""
+    return urlunsplit((scheme, parts.netloc, path, "", ""))
+
+
 def with_parameters(address: str, **parameters: str | None) -> str:
     """Add query parameters to an address, but for those that are None."""
     parts = urlsplit(address)

@@ -2,7 +2,7 @@
 
 See `docs/client.md`. This module only joins the parts: `runner` keeps connected, `sender` has the
 requests, `inbox` the events, `tracker` knows which are new, `keeper` saves the cursor. What can be
-asked stands in `groups`, `changes`, `past` and `following`.
+asked stands in `groups`, `changes`, `files`, `past` and `following`.
 """
 
 import asyncio
@@ -24,10 +24,11 @@ from edge.frames import (
     Welcome,
 )
 
-from .address import endpoint, with_parameters
+from .address import endpoint, web_base, with_parameters
 from .changes import ChangeRequests
 from .chat_ids import group_of, other_of
 from .cursor_store import CursorStore, MemoryCursorStore
+from .deliveries import Deliveries
 from .errors import (
     ClientClosed,
     ClientError,
@@ -37,6 +38,7 @@ from .errors import (
     NotAllowed,
     ServerError,
 )
+from .files import FileRequests
 from .following import Followed, FollowRequests
 from .groups import GroupRequests
 from .inbox import ClientEvent, Inbox
@@ -48,19 +50,21 @@ from .sender import Sender
 from .state import ConnectionState
 from .tokens import Tokens, TokenSource
 from .tracker import Tracker
+from .web import Web
 
 log = logging.getLogger("hikyaku.client")
 
 SHUT_DOWN_WITHIN_S = 10.0
 
 
-class Client(ChangeRequests, PastRequests, GroupRequests, FollowRequests):
+class Client(ChangeRequests, FileRequests, PastRequests, GroupRequests, FollowRequests):
     """One user on one device. Everything runs in the event loop in which it was started.
 
     Entering the context waits until the server has welcomed us, at most `open_timeout_s`; `start`
     does not wait, and requests made meanwhile wait for the connection until their own deadline.
     `inbox_size` events may wait for the application, `outbox_size` requests for their answers.
-    `on_state` is called with each change of the connection.
+    `on_state` is called with each change of the connection. With `delivery_receipts` the others in
+    a chat are told which of their messages the application has had.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Client(ChangeRequests, PastRequests, GroupRequests, FollowRequests):
         user: str | None = None,
         cursor_store: CursorStore | None = None,
         on_state: Callable[[ConnectionState], None] | None = None,
+        delivery_receipts: bool = False,
         deadline_s: float = 30.0,
         open_timeout_s: float = 30.0,
         inbox_size: int = 1000,
@@ -86,9 +91,11 @@ class Client(ChangeRequests, PastRequests, GroupRequests, FollowRequests):
         self._on_state = on_state
         self._deadline_s = deadline_s
         self._open_timeout_s = open_timeout_s
-        self._inbox = Inbox(inbox_size)
-        self._keeper = CursorKeeper(self._store, self._inbox)
         self._sender = Sender(outbox_size)
+        self._deliveries = Deliveries(self._sender)
+        self._delivery_receipts = delivery_receipts
+        self._inbox = Inbox(inbox_size, self._handed_over)
+        self._keeper = CursorKeeper(self._store, self._inbox, on_saved=self._deliveries.saved)
         self._followed = Followed()
         self._online = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
@@ -134,6 +141,7 @@ class Client(ChangeRequests, PastRequests, GroupRequests, FollowRequests):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keeper.run(), name="hikyaku cursor")
                 tasks.create_task(self._keep_following(), name="hikyaku following")
+                tasks.create_task(self._deliveries.run(), name="hikyaku receipts")
                 await runner.run()
         except* ConnectionStopped as group:
             error = next(e for e in group.exceptions if isinstance(e, ConnectionStopped))
@@ -190,6 +198,11 @@ class Client(ChangeRequests, PastRequests, GroupRequests, FollowRequests):
         self.session = frame
         self._online.set()
         self._followed.welcomed.set()
+        self._deliveries.welcomed()
+
+    def _handed_over(self, event: ClientEvent) -> None:
+        if self._delivery_receipts and self.session is not None:
+            self._deliveries.handed_over(event, self.session.user_id)
 
     def _set_state(self, state: ConnectionState) -> None:
         if state != self.state:
@@ -307,6 +320,9 @@ class Client(ChangeRequests, PastRequests, GroupRequests, FollowRequests):
             raise
 
     # --- requests ---
+
+    def _web(self, patience_s: float) -> Web:
+        return Web(web_base(self._address), self._tokens, patience_s=patience_s)
 
     async def _ask(
         self,

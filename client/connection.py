@@ -21,11 +21,13 @@ from edge.frames import (
     Ack,
     Activity,
     CaughtUp,
+    DeliveryReceiptEvent,
     Error,
     Event,
     Ping,
     Pong,
     PresenceEvent,
+    Provisional,
     ReadReceiptEvent,
     Result,
     ServerFrame,
@@ -184,7 +186,13 @@ class Connection:
             case Event() | ReadReceiptEvent(seq=int()):
                 if await self._room() and self._tracker.admit(frame):
                     self._inbox.put(frame, self._tracker.position)
-            case ReadReceiptEvent() | PresenceEvent() | Activity():
+            case (
+                ReadReceiptEvent()
+                | DeliveryReceiptEvent()
+                | PresenceEvent()
+                | Activity()
+                | Provisional()
+            ):
                 if await self._room():
                     self._inbox.put(frame, None)
             case CaughtUp():

@@ -16,6 +16,7 @@
     │   ├── ServerTimeout           timeout          (retryable)
     │   └── ServerError             internal, and codes unknown here
     ├── SendTimeout                 no answer before the deadline; `sent` says whether it ever left
+    ├── TransferStalled             a file did not get on for too long
     ├── OutboxFull                  too much is waiting for an answer already
     ├── ConnectTimeout              not online within `open_timeout_s`
     ├── ClientClosed                the client was closed, or not started
@@ -166,6 +167,13 @@ class SendTimeout(ClientError):
         super().__init__("the outcome is unknown" if sent else "it could not be sent in time")
         self.sent = sent
         self.client_id = client_id
+
+
+class TransferStalled(ClientError):
+    """A file did not get on for too long; `__cause__` is the last failure, if there was one."""
+
+    code = "transfer_stalled"
+    retryable = True
 
 
 class OutboxFull(ClientError):

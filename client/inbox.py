@@ -2,12 +2,15 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from edge.frames import (
     Activity,
     CaughtUp,
+    DeliveryReceiptEvent,
     Event,
     PresenceEvent,
+    Provisional,
     ReadReceiptEvent,
     TypingEvent,
 )
@@ -15,7 +18,16 @@ from edge.frames import (
 from .errors import ClientError
 from .position import Position
 
-ClientEvent = Event | ReadReceiptEvent | TypingEvent | PresenceEvent | Activity | CaughtUp
+ClientEvent = (
+    Event
+    | ReadReceiptEvent
+    | DeliveryReceiptEvent
+    | TypingEvent
+    | PresenceEvent
+    | Activity
+    | Provisional
+    | CaughtUp
+)
 """What `async for event in client` gives; the kinds of `Event` are those of `edge.frames`."""
 
 
@@ -26,14 +38,17 @@ class Inbox:
     in good order: what it was working on when it died is given again after a restart.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(
+        self, size: int, on_handed_over: Callable[[ClientEvent], None] = lambda _: None
+    ) -> None:
         self.size = size
+        self._on_handed_over = on_handed_over
         self.handed_over: Position | None = None
         self.moved = asyncio.Event()
         self.room = asyncio.Event()
         self._events: deque[tuple[ClientEvent, Position | None]] = deque()
         self._arrived = asyncio.Event()
-        self._in_hand: Position | None = None
+        self._in_hand: tuple[ClientEvent, Position | None] | None = None
         self._stopped: ClientError | None = None
         self._reading = False
 
@@ -71,14 +86,18 @@ class Inbox:
                 await self._arrived.wait()
         finally:
             self._reading = False
-        event, self._in_hand = self._events.popleft()
+        self._in_hand = self._events.popleft()
         self.room.set()
-        return event
+        return self._in_hand[0]
 
     def settle(self) -> None:
         """Count the event given last as handed over."""
-        if self._in_hand is not None:
-            self.handed_over, self._in_hand = self._in_hand, None
+        if self._in_hand is None:
+            return
+        (event, position), self._in_hand = self._in_hand, None
+        self._on_handed_over(event)
+        if position is not None:
+            self.handed_over = position
             self.moved.set()
 
     def begin_at(self, position: Position | None) -> None:

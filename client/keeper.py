@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from .cursor_store import CursorStore
 from .errors import CursorStoreError
@@ -17,7 +18,15 @@ STORE_WITHIN_S = 10.0
 class CursorKeeper:
     """Moves what the inbox has handed over into a cursor store."""
 
-    def __init__(self, store: CursorStore, inbox: Inbox, *, every_s: float = SAVE_EVERY_S) -> None:
+    def __init__(
+        self,
+        store: CursorStore,
+        inbox: Inbox,
+        *,
+        every_s: float = SAVE_EVERY_S,
+        on_saved: Callable[[Position], None] = lambda _: None,
+    ) -> None:
+        self._on_saved = on_saved
         self._store = store
         self._inbox = inbox
         self._every_s = every_s
@@ -56,3 +65,4 @@ class CursorKeeper:
         async with asyncio.timeout(STORE_WITHIN_S):
             await self._store.save(str(position))
         self._saved = position
+        self._on_saved(position)

@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator, Iterable
 
-from edge.frames import Chats, History, Limits, Missing, ReadReceipt, Unread
+from edge.frames import Chats, History, Limits, Missing, ReadReceipt, Receipts, Search, Unread
 
-from .messages import ChatPage, ChatSummary, Message, MessagePage
+from .messages import ChatPage, ChatSummary, Hit, Message, MessagePage, Receipt, SearchPage
 from .requests import Requests, read_answer
 
 
@@ -48,6 +48,36 @@ class PastRequests(Requests):
                 return
             before = page.messages[-1].id
 
+    async def search(
+        self,
+        query: str,
+        *,
+        chat_id: str | None = None,
+        from_: str | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        limit: int = 20,
+        offset: int = 0,
+    ) -> SearchPage:
+        """Find messages in the user's chats, those that fit best first.
+
+        Every word must be there, the last one may be its beginning; words in `"quotes"` must stand
+        together, one after `-` must not be there. `since` and `until` are Unix milliseconds.
+        """
+        frame = Search(
+            query=query,
+            chat_id=chat_id,
+            from_=from_,
+            since=since,
+            until=until,
+            limit=limit,
+            offset=offset,
+        )
+        result = await self._ask(frame)
+        return SearchPage(
+            hits=read_answer(result.hits, list[Hit]), total=read_answer(result.total, int)
+        )
+
     async def chats(self, *, limit: int = 50, after: str | None = None) -> ChatPage:
         """List the user's chats, that of the newest message first; `after` is a chat id."""
         result = await self._ask(Chats(limit=limit, after=after))
@@ -65,3 +95,8 @@ class PastRequests(Requests):
         """
         result = await self._ask(ReadReceipt(chat_id=chat_id, last_read_msg_id=message_id))
         return read_answer(result.last_read_msg_id, str)
+
+    async def receipts(self, chat_id: str) -> dict[str, Receipt]:
+        """How far each member is in a chat that is not large, as far as anything is known."""
+        result = await self._ask(Receipts(chat_id=chat_id))
+        return read_answer(result.receipts, dict[str, Receipt])

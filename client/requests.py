@@ -8,6 +8,7 @@ import msgspec
 from edge.frames import Ack, Chat, Delete, Edit, GroupChat, React, Request, Result, Welcome
 
 from .errors import ServerError
+from .web import Web
 
 T = TypeVar("T")
 
@@ -19,6 +20,10 @@ class Requests(ABC):
     """What `Client` gives to its parts."""
 
     session: Welcome | None
+
+    @abstractmethod
+    def _web(self, patience_s: float) -> Web:
+        """Give a way to the server's HTTP, on which a transfer may stand still for so long."""
 
     @abstractmethod
     async def _ask(

@@ -16,7 +16,7 @@ from .outbox import Entry, Outbox
 log = logging.getLogger("hikyaku.client")
 
 Answerable = Ack | Result
-TYPING_WAITING_MAX = 8
+TOLD_WAITING_MAX = 64
 TYPING_TARGETS_MAX = 1000
 
 
@@ -29,9 +29,10 @@ class Sender:
         self._futures: dict[int, asyncio.Future[Answerable]] = {}
         self._wake = asyncio.Event()
         self.stopped: ClientError | None = None
-        self._typing: deque[bytes] = deque(maxlen=TYPING_WAITING_MAX)
+        self._told: deque[bytes] = deque(maxlen=TOLD_WAITING_MAX)
         self._typed: dict[str, float] = {}
-        self._pumping = False
+        self.online = asyncio.Event()
+        self.lost_at = 0.0
 
     async def request(
         self,
@@ -78,7 +79,7 @@ class Sender:
 
     def typing(self, frame: Typing) -> None:
         """Tell that the user is typing, unless that was told just now or nobody is connected."""
-        if not self._pumping:
+        if not self.online.is_set():
             return
         now = time.monotonic()
         target = f"{frame.to}\0{frame.group_id}"
@@ -87,8 +88,13 @@ class Sender:
         if len(self._typed) >= TYPING_TARGETS_MAX:
             self._typed.clear()
         self._typed[target] = now
-        self._typing.append(_checked(frame, None))
-        self._wake.set()
+        self.tell(frame)
+
+    def tell(self, frame: Request) -> None:
+        """Send what has no answer, if there is a connection; at most once."""
+        if self.online.is_set():
+            self._told.append(_checked(frame, None))
+            self._wake.set()
 
     def answered(self, frame: Answerable) -> None:
         """Give an answer to the request that waits for it."""
@@ -113,15 +119,15 @@ class Sender:
 
     async def pump(self, socket: ClientConnection) -> None:
         """Send what is due over one connection, until that ends."""
-        self._pumping = True
+        self.online.set()
         try:
             while True:
                 self._wake.clear()
                 await self._send_due(socket)
                 await self._next_turn()
         finally:
-            self._pumping = False
-            self._typing.clear()
+            self.online.clear()
+            self._told.clear()
 
     async def _send_due(self, socket: ClientConnection) -> None:
         for entry in self.outbox.take_due(time.monotonic()):
@@ -132,8 +138,8 @@ class Sender:
                 self._fail(entry, _too_large(entry, self.outbox.limits.frame_bytes))
             else:
                 await socket.send(entry.data, text=True)
-        while self._typing:
-            await socket.send(self._typing.popleft(), text=True)
+        while self._told:
+            await socket.send(self._told.popleft(), text=True)
 
     async def _next_turn(self) -> None:
         due = self.outbox.next_due()
@@ -147,6 +153,7 @@ class Sender:
     def disconnected(self) -> None:
         """Note that what was sent and not answered has to be sent again."""
         self.outbox.disconnected()
+        self.lost_at = time.monotonic()
 
     def stop(self, error: ClientError) -> None:
         """Fail every request, now and later, with `error`."""

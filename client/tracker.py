@@ -67,9 +67,16 @@ class Tracker:
         if at is None:
             self._at = Position.parse(frame.cursor)
         elif at.epoch != frame.epoch:
-            self._lost = True
+            self._renew(at, Position.parse(frame.cursor))
         elif at.since is None:
             self._at = replace(at, since=at.seq)
+
+    def _renew(self, at: Position, begin: Position) -> None:
+        """Another log: it goes on from where we are, as one restored from a backup may, or not."""
+        if at.since is None and begin.seq == at.seq:
+            self._at = replace(begin, since=begin.seq)
+        else:
+            self._lost = True
 
     def admit(self, event: Event | ReadReceiptEvent) -> bool:
         """Say whether the event is new, and remember it. One without `seq` is not of the log."""

@@ -8,15 +8,16 @@ from contextlib import asynccontextmanager
 
 from store.archive import Archive
 from store.archive_check import Check
+from store.archive_lease import Busy
 from store.archive_objects import Objects
 from store.archive_retention import Retention
 from store.database import Database, connect
-from store.errors import StoreError
+from store.errors import StoreError, StoreUnavailable
 from workers.archive import NAMES
 from workers.config import WorkerConfig
 
 from .errors import UserError
-from .local_stack import of_local_stack
+from .local_stack import hint, of_local_stack
 from .settings import Settings, worker_config
 
 
@@ -65,6 +66,10 @@ def _do(settings: Settings, work: _Work) -> int:
 
     try:
         return asyncio.run(done())
+    except Busy as busy:
+        raise Failed(f"{busy}; try again when it has finished") from None
+    except StoreUnavailable as error:
+        raise Failed(f"{error}{hint(settings)}") from None
     except StoreError as error:
         raise Failed(str(error)) from None
 
@@ -96,11 +101,14 @@ async def _verify(_: WorkerConfig, database: Database, objects: Objects) -> int:
     async for problem in check.problems():
         wrong += 1
         print(f"{problem.key}: {problem.what}", file=sys.stderr)
-    print(f"{check.files} files with {check.rows} messages: {wrong or 'no'} problems.")
+    print(f"Files: {check.files}. Messages in them: {check.rows}. Problems: {wrong or 'none'}.")
+    if wrong:
+        print("Put files back as they were from a backup of the object store, and verify again.")
     return 1 if wrong else 0
 
 
 async def _rebuild(config: WorkerConfig, database: Database, objects: Objects) -> int:
     await Archive(database, objects, config.archive, NAMES).ensure()
-    print(f"{await Check(database, objects).rebuild()} files were listed again.")
+    listed = await Check(database, objects).rebuild()
+    print(f"Files listed again: {listed or 'none; MongoDB knew of all'}.")
     return 0

@@ -1,6 +1,7 @@
 """`hikyaku dead`: the events that a worker could not handle; shown, and tried again.
 
-A letter is removed when MongoDB has its event, and stays with its reason when it still cannot.
+A letter is removed when what it was sent to has its event (MongoDB, or the search index), and stays
+with its reason when it still cannot.
 """
 
 import asyncio
@@ -16,16 +17,18 @@ from broker import events
 from broker.bus import Bus
 from broker.dead import DeadLetter, DeadLetters
 from broker.errors import BrokerError
+from search.errors import SearchError
 from store.database import connect
 from store.documents import Entry
 from store.errors import StoreError
 from store.messages import Messages
 from store.reads import Reads
-from workers import persist
+from workers import index, persist
 from workers.config import WorkerConfig
 
 from .errors import UserError
-from .local_stack import of_local_stack
+from .local_stack import hint, of_local_stack
+from .search import Opened, opened
 from .settings import Settings, worker_config
 
 CONNECT_S = 5.0
@@ -38,8 +41,8 @@ def run(settings: Settings, action: str, number: int | None, *, every: bool) -> 
         raise UserError("use `dead list`, `dead show N`, `dead replay N` or `dead replay --all`")
     try:
         return asyncio.run(_run(of_local_stack(settings), action, number))
-    except (BrokerError, StoreError) as error:
-        raise UserError(str(error)) from None
+    except (BrokerError, SearchError, StoreError) as error:
+        raise UserError(f"{error}{hint(settings) if error.retryable else ''}") from None
 
 
 async def _run(settings: Settings, action: str, number: int | None) -> int:
@@ -92,23 +95,39 @@ def _show(letter: DeadLetter) -> None:
 
 async def _replay(config: WorkerConfig, letters: DeadLetters, found: list[DeadLetter]) -> int:
     failed = 0
-    async with connect(config.store) as database:
+    async with connect(config.store) as database, opened(config.search, database) as search:
         messages, reads = Messages(database), Reads(database)
         for each in found:
-            reason = await _again(each, messages, reads)
+            if each.worker == index.NAME:
+                where, reason = "the index", await _index_again(each, search)
+            elif each.worker == persist.NAME:
+                where, reason = "MongoDB", await _persist_again(each, messages, reads)
+            else:
+                reason = f"what {each.worker!r} could not handle cannot be replayed here"
             if reason:
                 failed += 1
                 print(f"letter {each.number} is kept: {reason}", file=sys.stderr)
             else:
                 await letters.remove(each.number)
-                print(f"letter {each.number} is in MongoDB (seq {each.seq} on {each.subject})")
+                print(f"letter {each.number} is in {where} (seq {each.seq} on {each.subject})")
     return 1 if failed else 0
 
 
-async def _again(letter: DeadLetter, messages: Messages, reads: Reads) -> str:
+async def _index_again(letter: DeadLetter, search: Opened) -> str:
+    """Index what the event names as it is now; why that is not possible, or empty."""
+    message = index.message_in(letter.subject, letter.event)
+    if message is None:
+        return "not readable"
+
+    numbers = await search.numbers.read()
+    settled = await search.settler.settle([message], numbers.all)
+    if settled.unsure:
+        return "the message is being changed just now; try again"
+    return settled.refused.get(message, "")
+
+
+async def _persist_again(letter: DeadLetter, messages: Messages, reads: Reads) -> str:
     """Write the event; why that is not possible, or empty."""
-    if letter.worker != persist.NAME:
-        return f"what {letter.worker!r} could not handle cannot be replayed here"
     try:
         event = persist.decoded(letter.subject, letter.event)
     except ValueError as error:

@@ -78,6 +78,9 @@ def _mongod(settings: Settings) -> Iterator[Finding]:
 
 
 def _home(settings: Settings) -> Iterator[Finding]:
+    if all((settings.nats_url, settings.mongo_url, settings.objects_url, settings.files_url)):
+        yield Finding("home", "not needed, everything is kept elsewhere")
+        return
     home = settings.home_path
     there = _existing(home)
     writable = os.access(there, os.W_OK | os.X_OK) and there.is_dir()

@@ -2,13 +2,20 @@
 
 up.lock       held by the supervisor and all its children, so also while the last one dies
 secret        signs development tokens
+vapid.pem     signs Web Push in development
+search.key    master key of the own search server
+internal      secret of edges and workers
+roles.key     what the passwords at the own NATS server and MongoDB are made from
+mongo.key     key of the own MongoDB as a member of its set
 ports.json    ports chosen for the own servers
-nats, mongo   their data
+nats, mongo, search   their data
 objects       files of the archive, unless HIKYAKU_OBJECTS_URL says otherwise
+files, spool  users' files, unless HIKYAKU_FILES_URL says otherwise; uploads on their way
 log           one file for each process
 """
 
 import fcntl
+import hmac
 import os
 import secrets
 import tempfile
@@ -16,6 +23,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
+
+from store.replica_set import Access
+from store.roles import NAMES
 
 from .errors import UserError
 
@@ -26,7 +36,7 @@ def make_home(home: Path) -> None:
     """Make the folders. Raises `UserError` if that is not possible."""
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in ("nats", "mongo/data", "log"):
+        for name in ("nats", "mongo/data", "search", "log"):
             (home / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
@@ -75,11 +85,37 @@ def _is_alive(pid: str) -> bool:
 
 def development_secret(home: Path) -> str:
     """The secret that signs development tokens, made once and readable by its owner only."""
-    path = home / "secret"
+    return _secret(home, "secret")
+
+
+def internal_secret(home: Path) -> str:
+    """The secret of edges and workers, made once and readable by its owner only."""
+    return _secret(home, "internal")
+
+
+def search_key(home: Path) -> str:
+    """The master key of the own search server, made once and readable by its owner only."""
+    return _secret(home, "search.key")
+
+
+def role_password(home: Path, role: str) -> str:
+    """A role's password at the own servers, from a secret readable by its owner only."""
+    key = _secret(home, "roles.key").encode()
+    return hmac.digest(key, role.encode(), "sha256").hex()
+
+
+def mongo_access(home: Path, database: str) -> Access:
+    """Who may use the own MongoDB."""
+    passwords = {role: role_password(home, role) for role in NAMES}
+    return Access(_secret(home, "mongo.key"), database, passwords)
+
+
+def _secret(home: Path, name: str) -> str:
+    path = home / name
     with suppress(FileNotFoundError):
         return path.read_text().strip()
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd, fresh = tempfile.mkstemp(dir=home, prefix="secret.")  # readable by its owner only
+    fd, fresh = tempfile.mkstemp(dir=home, prefix=f"{name}.")  # readable by its owner only
     try:
         with os.fdopen(fd, "w") as file:
             file.write(secrets.token_hex(32) + "\n")

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from store.replica_set import NotPrimary, make_primary
+from store.replica_set import Access, NotPrimary, make_primary
 
 from .errors import StartError
 from .probes import tcp_open
@@ -16,6 +16,8 @@ NAME = "mongod"
 HOST = "127.0.0.1"
 CACHE_GB = 0.5
 OPLOG_MB = 512
+TRANSACTION_S = 5
+"""A transaction whose process was killed holds what it wrote for so long; MongoDB says 60 s."""
 
 _MISSING_LIBRARY = re.compile(r"error while loading shared libraries: (\S+?):")
 _PACKAGES = {"libcurl.so.4": "libcurl4", "libssl.so.1.1": "libssl1.1", "liblzma.so.5": "liblzma5"}
@@ -55,20 +57,28 @@ def version(program: Path) -> str:
     return found[1] if found else "unknown"
 
 
-def service(program: Path, folder: Path, *, port: int, env: dict[str, str]) -> Service:
-    """Declare the service, with its data in `folder`."""
+def service(
+    program: Path, folder: Path, *, port: int, access: Access, env: dict[str, str]
+) -> Service:
+    """Declare the service, with its data in `folder`, and the set's key."""
+    key = folder / "key"
+    key.touch(mode=0o600)
+    key.chmod(0o600)
+    key.write_text(access.key)
 
     async def probe() -> None:
         await tcp_open(HOST, port)
         try:
-            await make_primary(HOST, port)
+            await make_primary(HOST, port, access)
         except NotPrimary as why:
             raise NotReady(str(why)) from None
 
     command: tuple[str, ...] = (str(program), "--dbpath", str(folder / "data"))
     command += ("--bind_ip", HOST, "--port", str(port), "--nounixsocket", "--replSet", "rs0")
+    command += ("--keyFile", str(key))
     command += ("--wiredTigerCacheSizeGB", str(CACHE_GB), "--oplogSize", str(OPLOG_MB))
     command += ("--quiet", "--setParameter", "diagnosticDataCollectionEnabled=false")
+    command += ("--setParameter", f"transactionLifetimeLimitSeconds={TRANSACTION_S}")
     return Service(
         name=NAME,
         command=command,

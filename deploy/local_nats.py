@@ -1,18 +1,25 @@
 """The own NATS server: found, configured, started with every commit fsynced."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from broker.roles import ACCOUNT, RELAY
+
+from . import links
 from .errors import StartError
+from .nats_accounts import accounts
 from .probes import http_ok
 from .service import Service
 
 NAME = "nats"
+RESTORING_SYNC = "2m"
 HOST = "127.0.0.1"
 MAX_FILE_STORE = "1TB"
 """More than any stream: the streams bound themselves, and full ones refuse instead of failing."""
@@ -44,15 +51,37 @@ def version(program: Path) -> str:
 
 
 def service(
-    program: Path, folder: Path, *, site: str, port: int, monitor_port: int, env: dict[str, str]
+    program: Path,
+    folder: Path,
+    *,
+    site: str,
+    port: int,
+    monitor_port: int,
+    password: Callable[[str], str],
+    env: dict[str, str],
+    links_folder: Path,
+    listen: str = "",
+    restoring: bool = False,
 ) -> Service:
-    """Write the configuration into `folder` and declare the service."""
+    """Write the configuration into `folder` and declare the service; `password` is each role's.
+
+    `links_folder` has the files of `deploy.links`; linked sites connect to `listen`. While
+    `restoring` a backup it does not fsync each message: it would take a thousand times longer, and
+    what is lost with the machine is in the backup.
+    """
     conf = folder / "nats.conf"
-    conf.write_text(_configuration(folder, site, port, monitor_port), encoding="utf-8")
+    conf.touch(mode=0o600)
+    conf.chmod(0o600)
+    sync = RESTORING_SYNC if restoring else "always"
+    text = _configuration(folder, site, port, monitor_port, password, sync, links_folder)
+    conf.write_text(text, encoding="utf-8")
+    links.ensure(links_folder, site, json.dumps(password(RELAY)), listen=listen)
+    _of_before(folder / "jetstream")
 
     async def probe() -> None:
         await http_ok(HOST, monitor_port, "/healthz?js-enabled-only=true")
-        check_syncs(await http_ok(HOST, monitor_port, "/varz"))
+        if not restoring:
+            check_syncs(await http_ok(HOST, monitor_port, "/varz"))
 
     return Service(
         name=NAME,
@@ -86,7 +115,22 @@ def check_syncs(varz: bytes) -> None:
         )
 
 
-def _configuration(folder: Path, site: str, port: int, monitor_port: int) -> str:
+def _of_before(data: Path) -> None:
+    """Before there were accounts, everything was the server's global one's."""
+    old, new = data / "$G", data / ACCOUNT
+    if old.is_dir() and not new.exists():
+        old.rename(new)
+
+
+def _configuration(
+    folder: Path,
+    site: str,
+    port: int,
+    monitor_port: int,
+    password: Callable[[str], str],
+    sync: str,
+    links_folder: Path,
+) -> str:
     def quoted(value: str) -> str:
         return json.dumps(value, ensure_ascii=False)
 
@@ -98,8 +142,8 @@ http: "{HOST}:{monitor_port}"
 max_payload: 1MB
 jetstream {{
   store_dir: {quoted(str(folder))}
-  sync_interval: always
+  sync_interval: {sync}
   max_file_store: {MAX_FILE_STORE}
 }}
 feature_flags {{ js_ack_fc_v2: false }}
-"""
+{accounts(lambda role: quoted(password(role)), os.path.relpath(links_folder, folder))}"""

@@ -9,19 +9,27 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from broker.config import BrokerConfig
-from edge.config import EdgeConfig, TokenConfig
+from broker.following import FollowConfig
+from broker.roles import EDGE, OPERATOR
+from edge.config import EdgeConfig, EdgeFilesConfig, TokenConfig
 from edge.frames import Limits
+from search.config import SearchConfig
 from store.config import ArchiveConfig, StoreConfig
-from workers.config import WorkerConfig
+from workers.config import FilesConfig, WorkerConfig
+
+from .settings_push import PushSettings, push_config
 
 _EDGE = EdgeConfig()
+_FOLLOW = FollowConfig()
 _BROKER = BrokerConfig()
 _STORE = StoreConfig()
 _WORKER = WorkerConfig()
 _ARCHIVE = ArchiveConfig()
+_SEARCH = SearchConfig()
+_FILES = FilesConfig()
 _DAY_S = 86_400
 _LIMITS = Limits()
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -39,7 +47,7 @@ Seconds = Annotated[float, Meta(ge=0.1, le=86400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 
 
-class Settings(Struct, frozen=True, kw_only=True):
+class Settings(PushSettings, frozen=True, kw_only=True):
     """Everything that can be set. Durations are seconds, sizes bytes."""
 
     home: Annotated[
@@ -53,6 +61,34 @@ class Settings(Struct, frozen=True, kw_only=True):
         str,
         Meta(pattern="^[A-Za-z0-9_-]{1,64}$", description="Name of this site in the federation."),
     ] = _EDGE.site
+    machines: Annotated[
+        str,
+        Meta(
+            pattern=r"^\d{1,4}-\d{1,4}$",
+            description="First and last machine number in ids of messages; linked sites differ.",
+        ),
+    ] = "0-1023"
+    link_listen: Annotated[
+        str, Meta(description="Address and port where linked sites connect to; empty: nowhere.")
+    ] = ""
+    link_address: Annotated[
+        str, Meta(description="What others connect to, host:port; empty: where NATS listens.")
+    ] = ""
+    link_parcels_per_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Messages and changes taken from a linked site, on average.",
+        ),
+    ] = _WORKER.link_parcels_per_s
+    link_outbox_bytes: Annotated[
+        int, Meta(ge=1024**2, description="Room for what waits for linked sites.")
+    ] = _BROKER.outbox_bytes
+    links: Annotated[
+        str,
+        Meta(description="Folder that tells NATS of linked sites; empty: `links` in the home."),
+    ] = ""
     edge_host: Annotated[
         str, Meta(min_length=1, description="Address that the edges listen on.")
     ] = _EDGE.host
@@ -60,6 +96,10 @@ class Settings(Struct, frozen=True, kw_only=True):
         Port, Meta(description="Port of the first edge; each further edge takes the next one.")
     ] = _EDGE.port
     edges: Annotated[int, Meta(ge=1, le=64, description="How many edges `hikyaku up` starts.")] = 2
+    without: Annotated[
+        tuple[Literal["archive", "index", "notify"], ...],
+        Meta(description="Workers that `hikyaku up` leaves out; index: no own search server."),
+    ] = ()
     nats_url: Annotated[
         Names,
         Meta(
@@ -67,6 +107,13 @@ class Settings(Struct, frozen=True, kw_only=True):
             extra=SECRET,
         ),
     ] = ()
+    nats_password: Annotated[
+        str,
+        Meta(description="Password at NATS; the user is the process's role.", extra=SECRET),
+    ] = ""
+    nats_ca: Annotated[
+        str, Meta(description="PEM file: whose certificates NATS must have; empty: no TLS.")
+    ] = ""
     nats_port: Annotated[
         PortOrFree, Meta(description="Port of the own NATS server; 0 takes a free one.")
     ] = 0
@@ -77,9 +124,29 @@ class Settings(Struct, frozen=True, kw_only=True):
         str,
         Meta(description="URL of a MongoDB replica set; empty starts an own server.", extra=SECRET),
     ] = ""
+    mongo_password: Annotated[
+        str,
+        Meta(description="Password at MongoDB; the user is the process's role.", extra=SECRET),
+    ] = ""
+    mongo_ca: Annotated[
+        str, Meta(description="PEM file: whose certificates MongoDB must have; empty: no TLS.")
+    ] = ""
     mongo_port: Annotated[
         PortOrFree, Meta(description="Port of the own MongoDB; 0 takes a free one.")
     ] = 0
+    search_url: Annotated[
+        str, Meta(description="URL of a Meilisearch; empty starts an own small search server.")
+    ] = ""
+    search_key: Annotated[
+        str,
+        Meta(description="Master or admin key of the search server.", extra=SECRET),
+    ] = ""
+    search_port: Annotated[
+        PortOrFree, Meta(description="Port of the own search server; 0 takes a free one.")
+    ] = 0
+    search_host: Annotated[
+        str, Meta(min_length=1, description="Address that `hikyaku search serve` listens on.")
+    ] = "127.0.0.1"
     mongo_database: Annotated[
         str, Meta(pattern="^[A-Za-z0-9_-]{1,38}$", description="Name of the database in MongoDB.")
     ] = _STORE.database
@@ -173,13 +240,90 @@ class Settings(Struct, frozen=True, kw_only=True):
     archive_buckets: Annotated[
         int, Meta(ge=1, le=9999, description="Groups of chats with archive files of their own.")
     ] = _ARCHIVE.buckets
+    search_index: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z0-9_-]{1,64}$",
+            description="How names of indexes begin; sites that share a search server differ.",
+        ),
+    ] = _SEARCH.index
+    search_days: Annotated[
+        float,
+        Meta(ge=0.001, le=36500, description="Older messages are not found; at most `hot_days`."),
+    ] = _SEARCH.days
+    search_locales: Annotated[
+        Names,
+        Meta(description="Languages without spaces between words: ISO 639-3, as jpn."),
+    ] = _SEARCH.locales
+    file_bytes: Annotated[
+        int, Meta(ge=1024, le=16 * 1024**3, description="Largest file that a user may upload.")
+    ] = _LIMITS.file_bytes
+    files_url: Annotated[
+        str,
+        Meta(
+            description="Where files are, s3://bucket/prefix or file:///folder; empty: the home's."
+        ),
+    ] = _FILES.url
+    files_spool: Annotated[
+        str, Meta(description="Folder for uploads on their way, on a disk; empty: the home's.")
+    ] = _FILES.spool
+    files_host: Annotated[
+        str, Meta(min_length=1, description="Address that the worker `files` listens on.")
+    ] = _FILES.host
+    files_port: Annotated[
+        PortOrFree,
+        Meta(description="Port of the worker `files`; `hikyaku up` takes a free one for 0."),
+    ] = _FILES.port
+    files_worker_url: Annotated[
+        str,
+        Meta(description="Where edges find the worker `files`; empty: at its address and port."),
+    ] = ""
+    files_quota_bytes: Annotated[
+        int, Meta(ge=0, le=2**62, description="Bytes of files that a user may have; 0: any.")
+    ] = _FILES.quota_bytes
+    files_pixels: Annotated[
+        int, Meta(ge=10_000, le=1_000_000_000, description="Most pixels of an image.")
+    ] = _FILES.pixels
+    files_orphan_s: Annotated[
+        float, Meta(ge=1, le=1e8, description="A file that no message has is removed after this.")
+    ] = _FILES.orphan_s
+    files_upload_s: Annotated[
+        float,
+        Meta(ge=1, le=1e8, description="An upload that does not go on is removed after this."),
+    ] = _FILES.upload_s
+    files_sweep_s: Annotated[
+        Seconds, Meta(description="Time between two searches for files to remove.")
+    ] = _FILES.sweep_s
+    clamd: Annotated[
+        str,
+        Meta(description="Virus scanner, tcp://host:port or unix:///socket of clamd; empty: none."),
+    ] = _FILES.clamd
+    internal_secret: Annotated[
+        str,
+        Meta(description="Secret of edges and workers, 32 bytes or more.", extra=SECRET),
+    ] = _FILES.secret
     log_level: Annotated[
         LogLevel, Meta(description="Least severity of what is written to the logs.")
-    ] = cast(LogLevel, _EDGE.log_level)
+    ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"],
+        Meta(description="Lines of the logs: text for people, or an object of JSON each."),
+    ] = "text"
+    log_messages: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Share of messages whose steps are logged, by their ids."),
+    ] = _FOLLOW.log_messages
+    traces: Annotated[
+        Literal["off", "on"],
+        Meta(description="Send spans of OpenTelemetry to where OTEL_* say; needs hikyaku[otel]."),
+    ] = "off"
     worker_health_port: Annotated[
         PortOrFree,
         Meta(description="Metrics port of a worker; 0 means none, for `hikyaku up` a free one."),
     ] = _WORKER.health_port
+    worker_health_host: Annotated[
+        str, Meta(min_length=1, description="Address of that port; metrics are for anyone there.")
+    ] = _WORKER.health_host
 
     @property
     def home_path(self) -> Path:
@@ -195,7 +339,7 @@ def edge_config(settings: Settings, number: int) -> EdgeConfig:
         mode=settings.mode,
         host=settings.edge_host,
         port=settings.edge_port + number - 1,
-        broker=broker_config(settings),
+        broker=broker_config(settings, EDGE),
         tokens=TokenConfig(
             secret=settings.jwt_secret or None,
             public_key=settings.jwt_public_key or None,
@@ -215,24 +359,37 @@ def edge_config(settings: Settings, number: int) -> EdgeConfig:
         request_timeout_s=settings.request_timeout_s,
         drain_s=settings.drain_s,
         presence_lease_s=settings.presence_lease_s,
-        log_level=settings.log_level,
+        files=EdgeFilesConfig(
+            url=_files_worker_url(settings),
+            secret=settings.internal_secret,
+        ),
+        follow=follow_config(settings),
     )
 
 
-def worker_config(settings: Settings) -> WorkerConfig:
-    """What every worker is told."""
+def worker_config(settings: Settings, role: str = OPERATOR) -> WorkerConfig:
+    """What the worker of this name is told, or the operator's commands."""
     return WorkerConfig(
         site=settings.site,
-        broker=broker_config(settings),
+        broker=broker_config(settings, role),
         store=StoreConfig(
             url=settings.mongo_url or _STORE.url,
             database=settings.mongo_database,
+            role=role,
+            password=settings.mongo_password,
+            ca=settings.mongo_ca,
         ),
         archive=archive_config(settings),
         archive_interval_s=settings.archive_interval_s,
+        search=search_config(settings),
+        files=files_config(settings),
         group_members=settings.group_members,
+        presence_lease_s=settings.presence_lease_s,
+        link_parcels_per_s=settings.link_parcels_per_s,
+        push=push_config(settings),
         health_port=settings.worker_health_port,
-        log_level=settings.log_level,
+        health_host=settings.worker_health_host,
+        follow=follow_config(settings),
     )
 
 
@@ -247,6 +404,44 @@ def archive_config(settings: Settings) -> ArchiveConfig:
     )
 
 
+def search_config(settings: Settings) -> SearchConfig:
+    """Where the search server is, and what is kept in it."""
+    return SearchConfig(
+        url=settings.search_url or _SEARCH.url,
+        key=settings.search_key,
+        index=settings.search_index,
+        days=min(settings.search_days, settings.hot_days),
+        locales=settings.search_locales,
+    )
+
+
+def files_config(settings: Settings) -> FilesConfig:
+    """What the worker `files` is told."""
+    home = settings.home_path
+    return FilesConfig(
+        host=settings.files_host,
+        port=settings.files_port,
+        secret=settings.internal_secret,
+        url=settings.files_url or (home / "files").as_uri(),
+        spool=settings.files_spool or str(home / "spool"),
+        file_bytes=settings.file_bytes,
+        quota_bytes=settings.files_quota_bytes,
+        pixels=settings.files_pixels,
+        orphan_s=settings.files_orphan_s,
+        upload_s=settings.files_upload_s,
+        sweep_s=settings.files_sweep_s,
+        clamd=settings.clamd,
+    )
+
+
+def _files_worker_url(settings: Settings) -> str:
+    if settings.files_worker_url or not settings.files_port:
+        return settings.files_worker_url.rstrip("/")
+    host = _WILDCARDS.get(settings.files_host, settings.files_host)
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{settings.files_port}"
+
+
 def reachable_host(settings: Settings) -> str:
     """Where a client of this machine finds the edges."""
     return _WILDCARDS.get(settings.edge_host, settings.edge_host)
@@ -254,16 +449,46 @@ def reachable_host(settings: Settings) -> str:
 
 def edge_url(settings: Settings, number: int) -> str:
     """What a client of this machine connects to for edge `number`."""
+    return f"ws://{_edge_address(settings, number)}/ws/chat"
+
+
+def web_url(settings: Settings, number: int) -> str:
+    """What a browser of this machine opens for the web client of edge `number`."""
+    return f"http://{_edge_address(settings, number)}/"
+
+
+def _edge_address(settings: Settings, number: int) -> str:
     host = reachable_host(settings)
     host = f"[{host}]" if ":" in host else host
-    return f"ws://{host}:{settings.edge_port + number - 1}/ws/chat"
+    return f"{host}:{settings.edge_port + number - 1}"
 
 
-def broker_config(settings: Settings) -> BrokerConfig:
-    """Where NATS is and how the log is kept."""
+def follow_config(settings: Settings) -> FollowConfig:
+    """Which messages are followed."""
+    return FollowConfig(log_messages=settings.log_messages, traces=settings.traces == "on")
+
+
+def broker_config(settings: Settings, role: str) -> BrokerConfig:
+    """Where NATS is, who this process is there, and how the log is kept."""
     return BrokerConfig(
         urls=settings.nats_url or _BROKER.urls,
+        role=role,
+        password=settings.nats_password,
+        ca=settings.nats_ca,
         replicas=settings.replicas,
         max_bytes=settings.stream_max_bytes,
         max_age_s=settings.stream_max_age_s,
+        outbox_bytes=settings.link_outbox_bytes,
+        machines=machines(settings),
     )
+
+
+def links_folder(settings: Settings) -> Path:
+    """Where NATS is told of linked sites."""
+    return Path(settings.links) if settings.links else settings.home_path / "links"
+
+
+def machines(settings: Settings) -> tuple[int, int]:
+    """The first and the last machine number of this site."""
+    first, last = map(int, settings.machines.split("-"))
+    return first, last

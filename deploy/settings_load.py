@@ -6,7 +6,7 @@ of a secret), what is expected and where the value came from.
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -51,8 +51,12 @@ class _Given(Struct, frozen=True):
     source: str
 
 
-def load(environ: Mapping[str, str]) -> Loaded:
-    """Read and check the settings. Raises `SettingsError` with all problems."""
+def load(environ: Mapping[str, str], *, unused: Set[str] = frozenset()) -> Loaded:
+    """Read and check the settings. Raises `SettingsError` with all problems.
+
+    What settings must satisfy together is not checked where it concerns those in `unused`, which
+    the process does not need.
+    """
     problems: list[str] = []
     given = _from_file(environ.get(CONFIG, ""), problems)
     given.update(_from_environment(environ, problems))
@@ -66,7 +70,7 @@ def load(environ: Mapping[str, str]) -> Loaded:
     sources = {name: given[name].source if name in given else "default" for name in FIELDS}
     problems += [
         f"{FIELDS[name].variable}: {problem} ({_where(sources[name])})"
-        for name, problem in problems_of(settings, wrong=given.keys() - values.keys())
+        for name, problem in problems_of(settings, wrong=(given.keys() - values.keys()) | unused)
     ]
     if problems:
         raise SettingsError(problems)
@@ -141,7 +145,8 @@ def _fields() -> dict[str, Field]:
     hints = get_type_hints(Settings, include_extras=True)
     defaults = Settings()
     fields = {}
-    for name in Settings.__struct_fields__:
+    own = list(Settings.__annotations__)
+    for name in [*own, *(each for each in Settings.__struct_fields__ if each not in own)]:
         metas: list[Meta] = list(hints[name].__metadata__)
         described = next(meta for meta in metas if meta.description)
         fields[name] = Field(
@@ -176,4 +181,4 @@ def _expected(kind: Any, metas: list[Meta]) -> str:
 
 
 FIELDS = _fields()
-"""Every setting by name, in the order of `Settings`."""
+"""Every setting by name: those of `Settings` itself, then those of its parts."""

@@ -9,7 +9,7 @@ from broker.errors import InvalidName
 from broker.subjects import encode
 
 from .errors import UserError
-from .home import development_secret
+from .home import development_secret, internal_secret
 from .settings import Settings
 
 DAY_S = 86_400
@@ -21,6 +21,13 @@ def with_development_secret(settings: Settings) -> Settings:
     if key or settings.mode != "development":
         return settings
     return replace(settings, jwt_secret=development_secret(settings.home_path))
+
+
+def with_internal_secret(settings: Settings) -> Settings:
+    """In development, when none is set, edges and workers share a secret of the home."""
+    if settings.internal_secret or settings.mode != "development":
+        return settings
+    return replace(settings, internal_secret=internal_secret(settings.home_path))
 
 
 def make_token(settings: Settings, user: str, *, ttl_s: int = DAY_S, vip: bool = False) -> str:

@@ -11,25 +11,31 @@ from pathlib import Path
 from .errors import UserError
 from .home import locked, make_home
 from .service import AllReady, Event
-from .settings import Settings, edge_url
+from .settings import Settings, edge_url, web_url
 from .settings_load import CONFIG, Loaded
 from .stack import declare
 from .supervisor import Supervisor
-from .tokens import make_token, with_development_secret
+from .tokens import make_token, with_development_secret, with_internal_secret
 from .up_view import View, make_view
+from .vapid import with_development_vapid
+
+_SERVERS = "Only the servers run: now `hikyaku restore`. Ctrl-C stops everything."
 
 
-def up(loaded: Loaded, environ: Mapping[str, str]) -> None:
-    """Run the stack until SIGINT, SIGTERM or SIGHUP. Raises `UserError`."""
+def up(loaded: Loaded, environ: Mapping[str, str], *, servers_only: bool = False) -> None:
+    """Run the stack, or only its servers, until SIGINT, SIGTERM or SIGHUP. Raises `UserError`."""
     home = loaded.settings.home_path
     make_home(home)
     with locked(home) as lock:
         try:
-            settings = with_development_secret(loaded.settings)
-            services = declare(settings, environ)
+            settings = with_internal_secret(with_development_secret(loaded.settings))
+            settings = with_development_vapid(settings)
+            services = declare(settings, environ, servers_only=servers_only)
             view = make_view(services)
             try:
-                welcome = _welcome(settings, loaded.sources, environ)
+                welcome = _SERVERS
+                if not servers_only:
+                    welcome = _welcome(settings, loaded.sources, environ)
                 supervisor = Supervisor(
                     services,
                     log_dir=home / "log",
@@ -65,12 +71,12 @@ async def _run(supervisor: Supervisor, view: View) -> None:
 def _show(view: View, event: Event, welcome: str) -> None:
     view.show(event)
     if isinstance(event, AllReady):
-        view.say(f"\nHikyaku is ready in {event.after_s:.1f} s. {welcome}")
+        view.say(f"\nHikyaku is ready in {event.after_s:.1f} s.\n\n{welcome}")
 
 
 def _welcome(settings: Settings, sources: Mapping[str, str], environ: Mapping[str, str]) -> str:
     home = settings.home_path
-    lines = [f"Mode: {settings.mode}. Data and logs: {home}", ""]
+    lines = [*_web(settings), "", f"Mode: {settings.mode}. Data and logs: {home}", ""]
     numbers = range(1, settings.edges + 1)
     lines += [f"  edge-{number}  {edge_url(settings, number)}" for number in numbers]
     if settings.mode == "development" and settings.jwt_secret:
@@ -79,6 +85,15 @@ def _welcome(settings: Settings, sources: Mapping[str, str], environ: Mapping[st
         lines += ["", "Two users on two edges: run each of these in a terminal of its own."]
         lines += _commands(settings, sources, environ)
     return "\n".join([*lines, "", "Ctrl-C stops everything."])
+
+
+def _web(settings: Settings) -> list[str]:
+    """The web client's address; a browser keeps one user at each."""
+    how = "choose a name" if settings.mode == "development" else "sign in with a token"
+    lines = [f"  Open {web_url(settings, 1)} in a browser and {how}."]
+    if settings.edges > 1 and settings.mode == "development":
+        lines.append(f"  A second one can be at {web_url(settings, 2)}, on the other edge.")
+    return lines
 
 
 def _commands(

@@ -1,7 +1,7 @@
 """The HTTP twins of frames: one request, one answer, by the same code as over a WebSocket."""
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Any
 
 import msgspec
@@ -45,15 +45,17 @@ _STATUS = {
 
 
 class Exchange(Asker):
-    """One HTTP request on its way through the handlers of frames."""
+    """One HTTP request on its way through the handlers of frames; `vip` is its token's claim."""
 
-    __slots__ = ("_answer",)
+    __slots__ = ("_answer", "vip")
 
-    def __init__(self, edge: Edge, user: User):
+    def __init__(self, edge: Edge, user: User, *, vip: bool = False):
         self.edge = edge
         self.user = user
         self.lost = False
         self.writing = 0
+        self.vip = vip
+        self.held = deque()
         self._answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def push(self, frame: Any) -> None:
@@ -74,7 +76,7 @@ class Exchange(Asker):
         except TimeoutError:
             self.lost = True
             frame = frames.Error(code="timeout", message="no answer in time", retryable=True)
-        return _response(frame)
+        return response_of(frame)
 
 
 class Users:
@@ -132,10 +134,16 @@ async def get_history(request: Request) -> Response:
     return await _ask(request, frames.History, path, past.history)
 
 
+async def get_search(request: Request) -> Response:
+    """`GET /v1/search`: the result of `search`; parameters as the frame's fields."""
+    return await _ask(request, frames.Search, {}, past.search)
+
+
 routes = [
     Route("/v1/messages", post_message, methods=["POST"]),
     Route("/v1/chats", get_chats, methods=["GET"]),
     Route("/v1/chats/{chat_id}/messages", get_history, methods=["GET"]),
+    Route("/v1/search", get_search, methods=["GET"]),
 ]
 
 
@@ -163,7 +171,7 @@ async def _asker(request: Request) -> Exchange | Response:
         claims = await edge.tokens.verify(token)
         subjects.encode(claims.user_id, "sub")
         users: Users = request.app.state.users
-        return Exchange(edge, await users.get(edge, claims.user_id))
+        return Exchange(edge, await users.get(edge, claims.user_id), vip=claims.vip)
     except (Unauthorized, InvalidName) as error:
         return _refusal("unauthorized", str(error))
     except KeysUnavailable as error:
@@ -184,10 +192,11 @@ async def _body(request: Request, limit: int) -> bytes:
 
 def _refusal(code: str, message: str) -> Response:
     retryable = code in frames.RETRYABLE
-    return _response(frames.Error(code=code, message=message, retryable=retryable))
+    return response_of(frames.Error(code=code, message=message, retryable=retryable))
 
 
-def _response(frame: Any) -> Response:
+def response_of(frame: Any) -> Response:
+    """A frame as HTTP: its status follows from an error's code."""
     body = msgspec.to_builtins(frame)
     if not isinstance(frame, frames.Error):
         return JSONResponse(body, status_code=201 if isinstance(frame, frames.Ack) else 200)

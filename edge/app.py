@@ -1,5 +1,6 @@
 """The Starlette application of an edge: the WebSocket endpoint and HTTP of `docs/protocol.md`."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,13 +15,16 @@ from starlette.routing import Route, WebSocketRoute
 
 from broker import subjects
 from broker.errors import InvalidName
+from broker.metrics import exposition, process_registry, registry
 
-from . import api
+from . import api, devices
 from .config import EdgeConfig
 from .edge import Edge
 from .endpoint import websocket_endpoint
-from .metrics import exposition, registry
+from .files import FileGate
+from .metrics import metrics as edge_metrics
 from .tokens import TokenVerifier
+from .web_client import WebClient
 
 DEVELOPMENT_TOKEN_S = 86_400
 MAX_BODY_BYTES = 4096
@@ -45,8 +49,10 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Prometheus text."""
-    text = exposition(request.app.state.metrics)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+    own = exposition(request.app.state.metrics)
+    # Every open file is listed for their number: not in the loop of all connections.
+    process = await asyncio.to_thread(exposition, request.app.state.process)
+    return Response(own + process, media_type=CONTENT_TYPE_LATEST)
 
 
 async def development_token(request: Request) -> Response:
@@ -88,11 +94,14 @@ def create_app(
     `on_failure` is called when the edge cannot go on and the process should end.
     """
 
+    files = FileGate(config, tokens)
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with Edge(config, tokens, on_failure) as edge:
+        async with Edge(config, tokens, on_failure) as edge, files:
             app.state.edge = edge
-            app.state.metrics = registry(edge)
+            app.state.metrics = registry(lambda: edge_metrics(edge, files))
+            app.state.process = process_registry()
             app.state.users = api.Users()
             yield
 
@@ -102,7 +111,10 @@ def create_app(
         Route("/readyz", readyz),
         Route("/metrics", metrics),
         *api.routes,
+        *devices.routes,
+        *files.routes,
     ]
     if config.mode == "development":
         routes.append(Route("/v1/dev/token", development_token, methods=["POST"]))
+    routes += WebClient(development=config.mode == "development").routes
     return Starlette(routes=routes, lifespan=lifespan)

@@ -1,6 +1,7 @@
 """Whoever asks something of this edge: a session's frame, or one HTTP request."""
 
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from broker.errors import BrokerError, Conflict, InvalidName, Overloaded, Unavailable
@@ -10,6 +11,7 @@ from . import frames
 from .tokens import KeysUnavailable, Unauthorized
 
 if TYPE_CHECKING:
+    from .attachments import Held
     from .edge import Edge
     from .hub import User
 
@@ -25,15 +27,17 @@ _log = logging.getLogger("hikyaku.asker")
 class Asker:
     """Knows who asks, and takes the answers. `lost`: nobody waits for them any more.
 
-    `writing` counts the writes that are on their way to the log.
+    `writing` counts the writes that are on their way to the log, `held` are those that wait there
+    for what a message has attached.
     """
 
-    __slots__ = ("edge", "lost", "user", "writing")
+    __slots__ = ("edge", "held", "lost", "user", "writing")
 
     edge: "Edge"
     user: "User"
     lost: bool
     writing: int
+    held: "deque[Held]"
 
     def push(self, frame: Any) -> None:
         """Take one frame struct as an answer."""

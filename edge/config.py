@@ -5,6 +5,7 @@ from typing import Literal
 from msgspec import Struct
 
 from broker.config import BrokerConfig
+from broker.following import FollowConfig
 
 from .frames import Limits
 
@@ -20,6 +21,13 @@ class TokenConfig(Struct, frozen=True, kw_only=True):
     jwks: str | None = None
     audience: str | None = None
     issuer: str | None = None
+
+
+class EdgeFilesConfig(Struct, frozen=True, kw_only=True):
+    """Where the worker `files` is, and the secret shared with it; without an URL there is none."""
+
+    url: str = ""
+    secret: str = ""
 
 
 class EdgeConfig(Struct, frozen=True, kw_only=True):
@@ -42,4 +50,5 @@ class EdgeConfig(Struct, frozen=True, kw_only=True):
     request_timeout_s: float = 5.0
     drain_s: float = 5.0
     presence_lease_s: int = 10
-    log_level: str = "info"
+    files: EdgeFilesConfig = EdgeFilesConfig()
+    follow: FollowConfig = FollowConfig()

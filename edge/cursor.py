@@ -1,5 +1,6 @@
 """Cursors: `<epoch>:<seq>`, a position in the log of one site."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -19,3 +20,14 @@ def parse_cursor(text: str) -> Cursor | None:
     if not colon or not seq.isascii() or not seq.isdigit() or len(seq) > 19:
         return None
     return Cursor(epoch, int(seq))
+
+
+def in_log(cursor: Cursor | None, epoch: str, ancestors: Mapping[str, int]) -> Cursor | None:
+    """The same place in the log `epoch`, or None if that log does not have it.
+
+    A log restored from a backup goes on from an older one: up to where that one was backed up, a
+    place in it is one in both.
+    """
+    if cursor is None or cursor.epoch == epoch:
+        return cursor
+    return Cursor(epoch, cursor.seq) if cursor.seq <= ancestors.get(cursor.epoch, -1) else None

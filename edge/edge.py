@@ -7,30 +7,45 @@ cannot lose: when the log is replaced by another, it closes its sessions and sta
 import asyncio
 import logging
 import math
+import resource
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
+from socket import gethostname
 from typing import Any, TypeVar
 
-from broker import directory, query, subjects
+import msgspec
+from msgspec import Raw
+from msgspec.json import encode
+
+from broker import alive, directory, outbox, query, relay, subjects
 from broker.bus import Bus
 from broker.committer import Committer
 from broker.declared import declared
-from broker.errors import BrokerError, Unavailable
+from broker.doubt import Doubts
+from broker.errors import BrokerError, OlderLog, Unavailable
 from broker.feed import Feed
-from broker.log import Log
+from broker.following import following
+from broker.log import STREAM, Log
 from broker.machine import MachineLease
 from broker.requests import ask
+from broker.sites import Sites
 from broker.snowflake import Snowflake
-from broker.streams import ensure
+from broker.streams import check_usable, names
 
+from . import garbage
 from .close_codes import CloseCode
 from .config import EdgeConfig
+from .cursor import Cursor
+from .elsewhere import provisional
+from .following import EdgeFollowing
+from .gathering import Gatherer
 from .heartbeat import Heartbeat
 from .hub import Hub
 from .memberships import MembershipReader
 from .presence import Presence
+from .receipts import GATHER_S, RECEIPTS_A_QUESTION, Crowded
 from .session import Session
 from .socket import text_frame
 from .tokens import TokenVerifier
@@ -44,6 +59,7 @@ PARALLEL_REPLAYS = 6
 DRAIN_STEPS = 50
 
 _EPHEMERAL = len(subjects.EPHEMERAL)
+_LIVE = len(subjects.LIVE)
 _T = TypeVar("_T")
 
 _log = logging.getLogger("hikyaku.edge")
@@ -59,7 +75,7 @@ class Counters:
         self.resumes = 0
         self.replayed = 0
         self.errors: Counter[str] = Counter()
-        self.closes: Counter[str] = Counter()
+        self.closes = Counter({code.name.lower(): 0 for code in CloseCode})
 
 
 class Edge:
@@ -70,15 +86,25 @@ class Edge:
         self.tokens = tokens
         self.hub = Hub()
         self.counters = Counters()
+        self.crowded = Crowded()
+        self.moving = Gatherer(self._move, most=RECEIPTS_A_QUESTION, gather_s=GATHER_S)
         self.replays = asyncio.Semaphore(PARALLEL_REPLAYS)
         self.heartbeat = Heartbeat(
             interval_s=config.ping_interval_s, timeout_s=config.pong_timeout_s
         )
-        self.publishing = Bus(config.broker, name=f"{config.name} publish")
-        self.live = Bus(config.broker, name=f"{config.name} live")
-        self.asking = Bus(config.broker, name=f"{config.name} ask")
+        doubts = Doubts()
+        self.publishing = Bus(config.broker, name=f"{config.name} publish", doubts=doubts)
+        self.live = Bus(config.broker, name=f"{config.name} live", doubts=doubts)
+        self.asking = Bus(config.broker, name=f"{config.name} ask", doubts=doubts)
         self.log = Log(self.asking)
         self.committer = Committer(self.publishing, Log(self.publishing))
+        self.following: EdgeFollowing | None = None
+        followed = following(config.follow, config.name)
+        if followed is not None:
+            self.following = EdgeFollowing(followed, self.hub, self.committer)
+        self.out_log = Log(self.asking, stream=outbox.STREAM)
+        self.outbound = Committer(self.publishing, Log(self.publishing, stream=outbox.STREAM))
+        self.sites: Sites | None = None
         self.memberships = MembershipReader(self._ask_chats)
         self.feed: Feed | None = None
         self.draining = False
@@ -88,6 +114,7 @@ class Edge:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log_changed = asyncio.Event()
+        self._was = Cursor("", 0)
         self._stack = AsyncExitStack()
         self._waiting_for = f"NATS at {self.publishing.address}"
 
@@ -97,8 +124,10 @@ class Edge:
         for bus in (self.publishing, self.live, self.asking):
             await self._stack.enter_async_context(bus)
         await self._stack.enter_async_context(self.committer)
+        await self._stack.enter_async_context(self.outbound)
+        self.live.subscribe(f"{outbox.LIVE}*.submit.>", self._on_submission)
         self.live.subscribe(f"{subjects.EPHEMERAL}>", self._on_ephemeral)
-        for essential in (self.heartbeat.run(), self._serve()):
+        for essential in (self.heartbeat.run(), self._serve(), garbage.keep_out_of_the_way()):
             self.spawn(essential, essential=True)
         return self
 
@@ -108,6 +137,7 @@ class Edge:
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self.memberships.close()
+        await self.moving.close()
         await self._stack.aclose()
 
     async def _serve(self) -> None:
@@ -120,6 +150,8 @@ class Edge:
             except BrokerError as error:
                 self._waiting_for = str(error)
                 _log.warning("not ready: %s", error)
+            if self.feed is not None:
+                self._was = Cursor(self.feed.epoch, self.feed.position)
             self.feed = None
             self._log_changed.clear()
             for session in self.hub.all_sessions():
@@ -130,13 +162,31 @@ class Edge:
     async def _begin(self, stack: AsyncExitStack) -> None:
         for bus in (self.publishing, self.live, self.asking):
             await bus.wait_connected(CONNECT_S)
-        await ensure(self.asking, declared(self.config.broker))
+        wanted = {each.name for each in declared(self.config.broker)}
+        if missing := wanted - await names(self.asking):
+            what = "the log" if STREAM in missing else ", ".join(sorted(missing))
+            raise Unavailable(f"{what}, which a worker makes once MongoDB answers")
+        await check_usable(self.asking, STREAM)
         if self._lease is None:
-            self._lease = await self._stack.enter_async_context(MachineLease(self.asking))
+            self._lease = await self._stack.enter_async_context(
+                MachineLease(self.asking, self.config.broker.machines)
+            )
+        if self.sites is None:
+            sites = Sites(self.config.site, self.live, self.asking, lambda: None)
+            self.sites = await self._stack.enter_async_context(sites)
+        else:
+            await self.sites.refresh()
         if self._presence is None:
             self._presence = await self._stack.enter_async_context(Presence(self))
-        feed = Feed(self.live, self.log, self.hub.on_event, self._log_changed.set)
-        self.feed = await stack.enter_async_context(feed)
+        if self.following is None:
+            feed = Feed(self.live, self.log, self.hub.on_event, self._log_changed.set)
+        else:
+            on_event, on_header = self.following.on_event, self.following.on_header
+            feed = Feed(self.live, self.log, on_event, self._log_changed.set, on_header)
+        await stack.enter_async_context(feed)
+        if feed.epoch == self._was.epoch and feed.position < self._was.seq:
+            raise OlderLog(feed.position, self._was.seq, "this edge has delivered")
+        self.feed = feed
         _log.info("%s is ready: epoch %s, seq %d", self.config.name, feed.epoch, feed.position)
 
     async def drain(self) -> None:
@@ -151,6 +201,7 @@ class Edge:
             if start + step < len(sessions):
                 await asyncio.sleep(self.config.drain_s * step / len(sessions))
         await self.committer.drain(self.config.drain_s)
+        await self.outbound.drain(self.config.drain_s)
         for session in self.hub.all_sessions():
             session.close(CloseCode.DRAINING, reason)
 
@@ -162,6 +213,22 @@ class Edge:
         if self._lease is None:
             raise Unavailable("this server has no machine number yet")
         return self._lease.ids
+
+    def described(self) -> bytes:
+        """What this edge says of itself in its lease."""
+        return msgspec.json.encode(
+            alive.Edge(
+                host=gethostname(),
+                connections=self.hub.sessions,
+                machine=-1 if self._lease is None else self._lease.machine,
+                files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            )
+        )
+
+    @property
+    def lease_left_s(self) -> float:
+        """For how long this edge can make ids if NATS stays away; 0 while there is no lease."""
+        return self._lease.left_s if self._lease is not None else 0.0
 
     @property
     def began(self) -> bool:
@@ -219,15 +286,39 @@ class Edge:
         sender, _newline, frame = data.partition(b"\n")
         self.hub.on_ephemeral(subject[_EPHEMERAL:].decode(), sender.decode(), text_frame(frame))
 
+    def _on_submission(self, subject: bytes, _: bytes, _header: bytes | None, data: bytes) -> None:
+        """A write for a chat elsewhere went into the outbox, on whatever edge."""
+        chat_id = outbox.submitted_chat(subject[_LIVE:].decode())
+        if chat_id is not None and (frame := provisional(data)) is not None:
+            self.hub.on_ephemeral(chat_id, "", frame)
+
     async def ask_directory(self, verb: str, question: Any, answer: type[_T]) -> _T:
-        """Ask the directory. Raises `Failure` for its no, `Unavailable` for no answer."""
+        """Ask the directory where the group lives, else this site's.
+
+        Raises `Failure` for its no, `Unavailable` for no answer.
+        """
         timeout_s = self.config.request_timeout_s
+        group = getattr(question, "group_id", None)
+        if group is not None and self.sites is not None:
+            site = self.sites.names.site_of(group)
+            if site is not None:
+                asked = relay.Question(site=site, verb=verb, question=Raw(encode(question)))
+                return await self.ask_relay("directory", asked, answer)
         return await ask(self.asking, directory.SERVICE, verb, question, answer, timeout_s)
+
+    async def ask_relay(self, verb: str, question: Any, answer: type[_T]) -> _T:
+        """Ask the way to other sites. Raises as `ask_directory` does."""
+        timeout_s = self.config.request_timeout_s
+        return await ask(self.asking, relay.SERVICE, verb, question, answer, timeout_s)
 
     async def ask_query(self, verb: str, question: Any, answer: type[_T]) -> _T:
         """Ask about the past. Raises `Failure` for a no, `Unavailable` for no answer."""
         timeout_s = self.config.request_timeout_s
         return await ask(self.asking, query.SERVICE, verb, question, answer, timeout_s)
+
+    async def _move(self, receipts: list[query.Receipt]) -> list[query.Outcome]:
+        moved = await self.ask_query("move", query.Move(receipts=receipts), query.Moved)
+        return moved.outcomes
 
     async def _ask_chats(self, question: directory.Chats) -> directory.Memberships:
         return await self.ask_directory("chats", question, directory.Memberships)

@@ -1,10 +1,12 @@
 """Pings, spread over the interval, and the end of connections that fell silent.
 
-One task for all connections: the interval is cut into slots, a session belongs to the slot in which
-it came, and each tick serves one slot. No timer for each connection.
+One task for all connections: the interval is cut into slots, sessions are dealt to them in turn,
+and each tick serves one slot. No timer for each connection, and no burst of pings, each answered
+by a pong, however many came at once.
 """
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 from . import frames
@@ -14,7 +16,7 @@ from .socket import text_frame
 if TYPE_CHECKING:
     from .session import Session
 
-SLOTS = 30
+TICK_S = 0.05
 
 PING = text_frame(frames.encode(frames.Ping()))
 
@@ -23,16 +25,19 @@ class Heartbeat:
     """Pings each session every `interval_s` and closes it after `timeout_s` without a frame."""
 
     def __init__(self, *, interval_s: float, timeout_s: float):
-        self._tick_s = interval_s / SLOTS
+        slots = max(1, math.ceil(interval_s / TICK_S))
+        self._tick_s = interval_s / slots
         self._timeout_s = timeout_s
-        self._slots: list[dict[Session, None]] = [{} for _ in range(SLOTS)]
+        self._slots: list[dict[Session, None]] = [{} for _ in range(slots)]
         self._slot_of: dict[Session, int] = {}
+        self._dealt = 0
         self._current = 0
 
     def add(self, session: "Session") -> None:
-        """Begin; the first ping comes after a whole interval."""
-        self._slot_of[session] = self._current
-        self._slots[self._current][session] = None
+        """Begin; the first ping comes within an interval."""
+        self._dealt = (self._dealt + 1) % len(self._slots)
+        self._slot_of[session] = self._dealt
+        self._slots[self._dealt][session] = None
 
     def remove(self, session: "Session") -> None:
         """End; idempotent."""
@@ -47,7 +52,7 @@ class Heartbeat:
         while True:
             due = max(due + self._tick_s, loop.time())
             await asyncio.sleep(due - loop.time())
-            self._current = (self._current + 1) % SLOTS
+            self._current = (self._current + 1) % len(self._slots)
             now = loop.time()
             for session in list(self._slots[self._current]):
                 if now - session.heard_at > self._timeout_s:

@@ -7,7 +7,7 @@ its lease writes it all again under its new id (`broker.lease`).
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -54,8 +54,16 @@ class Here:
     """The users of this edge as others shall see them. `run` is its task."""
 
     def __init__(
-        self, bus: Bus, lease: EdgeLease, living: LivingEdges, writer: KeyWriter, timeout_s: float
+        self,
+        bus: Bus,
+        lease: EdgeLease,
+        living: LivingEdges,
+        writer: KeyWriter,
+        timeout_s: float,
+        *,
+        on_arrival: Callable[["Session", int], None],
     ):
+        """`on_arrival` is called with each session and how many connections its user has then."""
         self._bus = bus
         self._bucket = Bucket(bus, presence.BUCKET)
         self._reader = PresenceReader(bus)
@@ -63,6 +71,7 @@ class Here:
         self._living = living
         self._writer = writer
         self._timeout_s = timeout_s
+        self._on_arrival = on_arrival
         self._users: dict[str, _Local] = {}
         self._arriving: dict[Session, asyncio.Future[None]] = {}
         self._recent: dict[str, Setting | None] = {}
@@ -162,6 +171,7 @@ class Here:
             status = presence.status_on_arrival(others)
             self._say(token, local, session.id, Connection(since=unix_ms(), status=status))
             arrived.set_result(None)
+            self._on_arrival(session, len(known[token].connections) + len(local.connections))
 
     def _elsewhere(self, keys: Mapping[str, Value]) -> State:
         """What a user's keys say without those of this edge, which knows better what it has."""

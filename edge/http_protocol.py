@@ -10,6 +10,12 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_S = 10.0
+LINGER_S = 30.0
+"""How long a client may go on sending what was refused: it reads the answer only after it."""
+
+ABORT = "hikyaku.abort"
+"""In the scope's extensions: ends the connection at once, also one whose client reads nothing."""
+
 HEAD_BYTES = 64 * 1024
 
 
@@ -19,6 +25,7 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None
+        self._lingering: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._data = b""
 
@@ -30,6 +37,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop it."""
         self._stop()
+        self._stop_lingering()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -48,17 +56,37 @@ class HttpProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
         if rest:
             self.transport.get_protocol().data_received(rest)  # type: ignore[attr-defined]
+        # The parser knows this object by its callbacks: a cycle for each connection.
+        self.parser = None  # type: ignore[assignment]
 
     def on_message_begin(self) -> None:
         """The next request of a kept connection begins."""
         if self._deadline is None:
             self._start()
         super().on_message_begin()
+        scope: Any = self.scope
+        scope["extensions"] = {ABORT: self.transport.abort}
+
+    def on_message_complete(self) -> None:
+        """All of a request has come."""
+        self._stop_lingering()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """What still comes of an answered request is dropped, for some time."""
+        super().on_response_complete()
+        if self.cycle.more_body and self._lingering is None:
+            self._lingering = self.loop.call_later(LINGER_S, self.transport.abort)
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
         self._stop()
         super().on_headers_complete()
+
+    def _stop_lingering(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
 
     def _start(self) -> None:
         self._head_bytes = 0

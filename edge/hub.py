@@ -12,12 +12,14 @@ from broker.errors import InvalidName
 from broker.fanout import is_large
 
 from .channels import Channel
+from .elsewhere import Elsewhere
 from .memberships import LARGE
+from .places import Places
 from .rates import TokenBucket
 from .socket import text_frame
 
 if TYPE_CHECKING:
-    from .past import Reading
+    from .receipts import Pending
     from .session import Session
 
 TYPING_CHATS = 256
@@ -34,7 +36,7 @@ class User:
         "changes",
         "groups",
         "messages",
-        "reading",
+        "receipts",
         "sessions",
         "token",
         "typed_at",
@@ -49,7 +51,7 @@ class User:
         self.changes: list[tuple[str, str | None]] = []
         self.messages = messages
         self.typed_at: dict[str, float] = {}
-        self.reading: dict[str, Reading] = {}
+        self.receipts: dict[tuple[str, str], Pending] = {}
 
     def may_type(self, chat_id: str, now: float, interval_s: float) -> bool:
         """Whether a typing signal may go out now: one for each chat in `interval_s`."""
@@ -73,6 +75,8 @@ class Hub:
         self._groups: dict[str, dict[Session, None]] = {}
         self._large: dict[str, Channel] = {}
         self._shrunk: set[str] = set()
+        self.elsewhere = Elsewhere()
+        self.places = Places()
         self.sessions = 0
         self.delivered = 0
         self.events = 0
@@ -215,6 +219,7 @@ class Hub:
             user = self._users.get(first)
             peer = self._users.get(second) if first != second else None
             if user is not None or peer is not None:
+                self.places.note(seq, subject, stored)
                 frame = text_frame(events.with_seq(seq, stored))
                 for each in (user, peer):
                     if each is not None:
@@ -223,6 +228,8 @@ class Hub:
             user = self._users.get(subject[5:])
             if user is not None:
                 self._on_own_event(user, seq, stored)
+        if subject in self.elsewhere.waits:
+            self.elsewhere.ordered(subject, seq, stored)
 
     def _on_own_event(self, user: User, seq: int, stored: bytes) -> None:
         event = events.decode_own(stored)
@@ -231,11 +238,14 @@ class Hub:
             self._set_group(user, event.chat_id, kind)
         elif isinstance(event, events.MemberRemoved):
             self._set_group(user, event.chat_id, None)
+        elif isinstance(event, events.WriteRefused):
+            self.elsewhere.refused(user.user_id, event)
         self._hand(user.sessions, seq, stored)
 
     def _hand_group(self, seq: int, group: str, stored: bytes) -> None:
         members = self._groups.get(group)
         if members:
+            self.places.note(seq, group, stored)
             self._hand(members, seq, stored)
         channel = self._large.get(group)
         if channel is not None:

@@ -1,87 +1,86 @@
-"""Prometheus metrics, collected from plain numbers when they are asked for.
-
-Names follow the Prometheus conventions: base units, `_total` for counters.
-"""
+"""What an edge tells Prometheus, collected from plain numbers when it is asked for."""
 
 from collections.abc import Iterator
-from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import Metric
+
+from broker.feed import Feed
+from broker.metrics import counter, gauge
 
 from .edge import Edge
+from .files import FileGate
+from .presence import Presence
+
+BUSES = ("publishing", "live", "asking")
 
 
-class _EdgeCollector(Collector):
-    def __init__(self, edge: Edge):
-        self._edge = edge
-
-    def collect(self) -> Iterator[Metric]:
-        """All metrics of the edge as they are now."""
-        edge = self._edge
-        counters = edge.counters
-        committer = edge.committer
-        yield _gauge("connections", "Connections with a session.", edge.hub.sessions)
-        yield _counter("connects", "Sessions opened.", counters.connects)
-        yield _counter("resumes", "Sessions that had something to replay.", counters.resumes)
-        yield _counter("replayed_events", "Events sent in replays.", counters.replayed)
-        yield _counter("frames_received", "Frames from clients.", counters.frames_in)
-        yield _counter("acks", "Messages acknowledged to their sender.", counters.acks)
-        yield _counter("committed_messages", "Messages stored in the log.", committer.committed)
-        yield _counter("commits", "Commits, of one message or a batch.", committer.commits)
-        yield _counter("commit_seconds", "Time spent in commits.", committer.commit_s)
-        yield _counter("commit_retries", "Single publishes repeated.", committer.retries)
-        yield _counter("commit_failures", "Messages not stored in time.", committer.failed)
-        yield _gauge("commit_waiting", "Messages not yet stored.", committer.waiting)
-        yield _counter("delivered_frames", "Events handed to sessions.", edge.hub.delivered)
-        if edge.began:
-            presence = edge.presence
-            yield _gauge("presence_watched", "Users that are watched.", presence.board.users)
-            yield _counter("presence_frames", "Presence frames sent.", presence.board.told)
-            yield _gauge("presence_waiting", "Keys not yet written.", presence.waiting)
-        feed = edge.feed
-        if feed is not None:
-            yield _gauge("feed_position", "Sequence of the last event seen.", feed.position)
-            yield _counter("feed_gaps", "Gaps seen in the live feed.", feed.gaps)
-            yield _counter("feed_repaired_events", "Events read back.", feed.repaired)
-        reconnects = CounterMetricFamily(
-            "hikyaku_edge_nats_connects", "Connections made to NATS.", labels=["bus"]
-        )
-        for name in ("publishing", "live", "asking"):
-            reconnects.add_metric([name], getattr(edge, name).reconnects)
-        yield reconnects
-        errors = CounterMetricFamily(
-            "hikyaku_edge_errors", "Error frames sent, by code.", labels=["code"]
-        )
-        for code, count in counters.errors.items():
-            errors.add_metric([code], count)
-        yield errors
-        closes = CounterMetricFamily(
-            "hikyaku_edge_closes",
-            "Connections closed by this server, by reason.",
-            labels=["reason"],
-        )
-        for reason, count in counters.closes.items():
-            closes.add_metric([reason], count)
-        yield closes
+def metrics(edge: Edge, files: FileGate) -> Iterator[Metric]:
+    """All metrics of the edge as they are now."""
+    yield gauge("hikyaku_edge_ready", "1 while it can serve.", not edge.missing())
+    yield gauge("hikyaku_edge_connections", "Connections with a session.", edge.hub.sessions)
+    yield from _of_clients(edge)
+    yield from edge.committer.metrics()
+    text = "For how long ids can still be made without NATS."
+    yield gauge("hikyaku_edge_machine_lease_seconds", text, edge.lease_left_s)
+    if edge.began:
+        yield from _of_presence(edge.presence)
+    if edge.feed is not None:
+        yield from _of_feed(edge.feed)
+    text = "When the certificate ends that NATS showed when we connected; 0: none was asked for."
+    until = edge.asking.certificate_until
+    yield gauge("hikyaku_nats_certificate_expiry_timestamp_seconds", text, until)
+    yield from _of_files(files)
+    connects = {name: getattr(edge, name).reconnects for name in BUSES}
+    text = "Connections to NATS that came back."
+    yield counter("hikyaku_edge_nats_reconnects_total", text, connects, "bus")
 
 
-def _gauge(name: str, text: str, value: Any) -> Metric:
-    return GaugeMetricFamily(f"hikyaku_edge_{name}", text, value=value)
+def _of_clients(edge: Edge) -> Iterator[Metric]:
+    counters = edge.counters
+    yield counter("hikyaku_edge_connects_total", "Sessions opened.", counters.connects)
+    text = "Sessions that had something to replay."
+    yield counter("hikyaku_edge_resumes_total", text, counters.resumes)
+    text = "Events sent in replays."
+    yield counter("hikyaku_edge_replayed_events_total", text, counters.replayed)
+    yield counter("hikyaku_edge_received_frames_total", "Frames from clients.", counters.frames_in)
+    text = "Writes acknowledged to their sender."
+    yield counter("hikyaku_edge_acks_total", text, counters.acks)
+    text = "Events handed to sessions, once for each."
+    yield counter("hikyaku_edge_delivered_events_total", text, edge.hub.delivered)
+    text = "Error frames sent, by code."
+    yield counter("hikyaku_edge_errors_total", text, counters.errors, "code")
+    text = "Connections closed by this server, by reason."
+    yield counter("hikyaku_edge_closes_total", text, counters.closes, "reason")
 
 
-def _counter(name: str, text: str, value: Any) -> Metric:
-    return CounterMetricFamily(f"hikyaku_edge_{name}", text, value=value)
+def _of_presence(presence: Presence) -> Iterator[Metric]:
+    yield gauge("hikyaku_presence_watched", "Users that are watched.", presence.board.users)
+    yield counter("hikyaku_presence_frames_total", "Presence frames sent.", presence.board.told)
+    yield gauge("hikyaku_presence_waiting", "Keys not yet written.", presence.waiting)
+    text = "Leases taken: 1, and one more each time that it was lost."
+    yield counter("hikyaku_presence_leases_total", text, presence.leases)
 
 
-def registry(edge: Edge) -> CollectorRegistry:
-    """A registry with this edge's metrics."""
-    made = CollectorRegistry()
-    made.register(_EdgeCollector(edge))
-    return made
+def _of_feed(feed: Feed) -> Iterator[Metric]:
+    text = "Sequence of the last event seen."
+    yield gauge("hikyaku_feed_position", text, feed.position)
+    yield counter("hikyaku_feed_gaps_total", "Gaps seen in the live feed.", feed.gaps)
+    text = "Events that were missed live and read back."
+    yield counter("hikyaku_feed_repaired_events_total", text, feed.repaired)
+    yield gauge("hikyaku_log_messages", "Events in the log.", feed.state.messages)
+    yield gauge("hikyaku_log_size_bytes", "Size of the log.", feed.state.bytes)
+    text = "Size at which the log refuses messages; -1: none."
+    yield gauge("hikyaku_log_limit_bytes", text, feed.state.max_bytes)
 
 
-def exposition(of: CollectorRegistry) -> bytes:
-    """The metrics as Prometheus text."""
-    return generate_latest(of)
+def _of_files(files: FileGate) -> Iterator[Metric]:
+    text = "Requests about files."
+    yield counter("hikyaku_edge_file_requests_total", text, files.requests)
+    text = "Requests about files that no worker answered."
+    yield counter("hikyaku_edge_file_failures_total", text, files.failures)
+    text = "Bytes of files from clients."
+    yield counter("hikyaku_edge_file_received_bytes_total", text, files.received_bytes)
+    text = "Bytes of files to clients."
+    yield counter("hikyaku_edge_file_sent_bytes_total", text, files.sent_bytes)
+    text = "Requests about files on their way."
+    yield gauge("hikyaku_edge_file_transfers", text, files.transfers)

@@ -8,10 +8,12 @@
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 from broker import events, query, subjects
 from broker.errors import BrokerError, InvalidName
+from broker.fanout import is_large
 from broker.log import Log, Stored
 from broker.replay import Range, Replay
 from broker.requests import Failure
@@ -19,8 +21,9 @@ from broker.requests import Failure
 from . import frames
 from .channels import activity
 from .close_codes import CloseCode
-from .cursor import Cursor, parse_cursor
+from .cursor import Cursor, in_log, parse_cursor
 from .edge import Edge
+from .elsewhere import tell_pending
 from .rates import TokenBucket
 from .session import Session, device_name
 from .socket import ChatSocket, text_frame
@@ -88,6 +91,9 @@ async def _open(
     messages = TokenBucket(limits.messages_per_s, limits.messages_burst, edge.now())
     if session.lost:
         return
+    if edge.sites is not None and edge.sites.names.site_of(claims.user_id) is not None:
+        session.close(CloseCode.FORBIDDEN, "a user of another site")
+        return
     user = edge.hub.attach(session, claims.user_id, messages)
     session.user = user
     session.attached = True
@@ -95,16 +101,15 @@ async def _open(
     if sum(not each.closing for each in user.sessions) > limits.connections_per_user:
         session.close(CloseCode.TOO_MANY_CONNECTIONS, "too many connections of this user")
         return
-    edge.heartbeat.add(session)
     session.expire_at(claims.expires_at)
     if user.groups is None:
         edge.hub.set_groups(user, await edge.memberships.groups_of(claims.user_id))
-    cursor = None if text is None else parse_cursor(text)
-    if cursor is not None and cursor.epoch == feed.epoch and cursor.seq > feed.position:
+    cursor = None if text is None else in_log(parse_cursor(text), feed.epoch, feed.ancestors)
+    if cursor is not None:
         await _catch_up(edge, cursor.seq)
     # Only now: from the moment the groups are known, the hub holds back all that comes.
     start = feed.position
-    recoverable = cursor is not None and cursor.epoch == feed.epoch and cursor.seq <= start
+    recoverable = cursor is not None and cursor.seq <= start
     since = cursor if cursor is not None and recoverable else Cursor(feed.epoch, start)
     edge.counters.connects += 1
     session.push(
@@ -120,6 +125,7 @@ async def _open(
         )
     )
     if not session.lost:
+        edge.heartbeat.add(session)
         edge.presence.here.joined(session)
     socket.resume()
     missing: list[frames.Missing] = []
@@ -134,6 +140,7 @@ async def _open(
             )
         )
     session.release(start)
+    await tell_pending(edge, session)
     for chat_id, channel in edge.hub.quiet(session).items():
         if channel.last_seq > start:
             session.tell(activity(chat_id, channel.last_seq))
@@ -149,9 +156,14 @@ async def _tell_news(
 
 
 async def _catch_up(edge: Edge, seq: int) -> None:
-    """Wait until this edge is where the one was that the client comes from, if the log is there."""
-    if seq <= (await edge.log.state()).last_seq:
-        await edge.reached(seq)
+    """Wait until this edge is where the log is, if that is at the cursor or beyond.
+
+    So it has seen what the one had that the client comes from, and what the directory knows of the
+    user's groups: an event that ends a membership comes with the replay or afterwards.
+    """
+    last = (await edge.log.state()).last_seq
+    if seq <= last:
+        await edge.reached(last)
 
 
 async def _replay(
@@ -165,17 +177,17 @@ async def _replay(
     own, *chats = subjects.user_feed(session.user.user_id)
     # Before the first wait: a group that is joined from here on comes live, from its joining on.
     filters = [own, *chats, *(group for group in session.user.groups or () if group not in quiet)]
-    joined: dict[str, int] | None = None
+    stays: _Stays | None = None
     missing: list[Range] | None = None
     since = after
     edge.counters.resumes += 1
     while True:
         async with edge.replays:
-            if joined is None:
-                joined = await _joined(edge.log, own, after, up_to)
+            if stays is None:
+                stays = await _stays(edge.log, own, after, up_to, all_live=session.vip)
             state = await edge.log.state()
             replay = Replay(edge.log, after=after, up_to=up_to, first_seq=state.first_seq)
-            missed = replay.events(filters, _floors(joined))
+            missed = replay.events(filters, stays.floor, stays.left)
             after, complete = await _send(edge, socket, missed, after)
         missing = replay.missing if missing is None else missing
         if complete:
@@ -185,10 +197,12 @@ async def _replay(
             raise _Ended
     if since + 1 < state.first_seq:
         missing += await _aged(edge, session.user.user_id, since, state.first_seq, missing)
+    groups = session.user.groups or {}
     return [
         frames.Missing(chat_id=each.chat_id, from_seq=each.from_seq, to_seq=each.to_seq)
         for each in missing
-        if each.chat_id != own
+        # What nobody may read with `history`, as a group that was left, is not named.
+        if each.chat_id.startswith("dm.") or each.chat_id in groups
     ]
 
 
@@ -222,6 +236,9 @@ async def _send(
         frame = text_frame(events.with_seq(event.seq, event.data))
         socket.push(frame)
         edge.counters.replayed += 1
+        if edge.following is not None:
+            edge.following.replayed(event.seq, event.subject, event.data)
+        edge.hub.places.note(event.seq, event.subject, event.data)
         after = event.seq
         waiting += len(frame)
         if waiting > REPLAY_CHUNK_BYTES:
@@ -231,21 +248,42 @@ async def _send(
     return after, True
 
 
-def _floors(joined: dict[str, int]) -> Callable[[str], int]:
-    return lambda subject: joined.get(subject, 0)
+class _Stays(NamedTuple):
+    """What changed of a user's groups since the cursor.
+
+    `joined` has the seq from which groups are the user's, `left` when others were.
+    """
+
+    joined: dict[str, int]
+    left: list[Range]
+
+    def floor(self, subject: str) -> int:
+        """From where on a subject is to be read."""
+        return self.joined.get(subject, 0)
 
 
-async def _joined(log: Log, own: str, after: int, up_to: int) -> dict[str, int]:
-    """Groups that the user joined after `after`, with the seq from which they are the user's."""
+async def _stays(log: Log, own: str, after: int, up_to: int, *, all_live: bool) -> _Stays:
+    """Read it from the user's own events. `all_live`: also large channels are to be read."""
     joined: dict[str, int] = {}
+    ended: dict[str, Range] = {}
+    left: list[Range] = []
     seq = after + 1
     while seq <= up_to:
         page = await log.read(own, seq)
         for stored in page.events:
             event = events.decode_own(stored.data)
             if isinstance(event, events.MemberAdded):
-                joined[event.chat_id] = stored.seq
+                joined.setdefault(event.chat_id, stored.seq)
+                ended.pop(event.chat_id, None)
+            elif isinstance(event, events.MemberRemoved) and event.chat_id not in ended:
+                since = joined.pop(event.chat_id, after + 1)
+                stay = ended[event.chat_id] = Range(event.chat_id, since, stored.seq - 1)
+                if all_live or not is_large(event.size + 1, event.kind):
+                    left.append(stay)
         if not page.pending:
             break
         seq = page.events[-1].seq + 1
-    return joined
+    for chat_id, stay in ended.items():
+        # The directory may know already that the user is in it again.
+        joined[chat_id] = stay.to_seq + 1
+    return _Stays(joined, left)

@@ -7,10 +7,12 @@ See `docs/architecture.md`.
 import asyncio
 import logging
 import random
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
-from broker import directory, presence, subjects
+from broker import directory, presence, relay, subjects
 from broker.errors import BrokerError, Unavailable
 from broker.janitor import Janitor
 from broker.key_writer import KeyWriter
@@ -21,6 +23,7 @@ from broker.presence import PresenceReader, View
 from broker.requests import Failure
 
 from . import frames
+from .close_codes import CloseCode
 from .here import Here
 from .watching import Board
 
@@ -33,6 +36,7 @@ TICK_S = 1.0
 REPAIR_S = 30.0
 SWEEP_S = 60.0
 DRAIN_S = 2.0
+SURE_S = 2.0
 
 _LIVE = f"{subjects.LIVE}{presence.BUCKET}."
 
@@ -47,15 +51,26 @@ class Presence:
         config = edge.config
         self._writer = KeyWriter(edge.asking, presence.BUCKET)
         self._lease = EdgeLease(
-            edge.asking, config.name, lease_s=config.presence_lease_s, on_change=self._moved
+            edge.asking,
+            config.name,
+            lease_s=config.presence_lease_s,
+            on_change=self._moved,
+            value=edge.described,
         )
         self._living = LivingEdges(edge.live, edge.asking, self._edges_changed)
+        self._reader = PresenceReader(edge.asking)
         self.here = Here(
-            edge.asking, self._lease, self._living, self._writer, config.request_timeout_s
+            edge.asking,
+            self._lease,
+            self._living,
+            self._writer,
+            config.request_timeout_s,
+            on_arrival=self._arrived,
         )
-        self.board = Board(PresenceReader(edge.asking), self._living, edge.later)
+        self.board = Board(self._reader, self._living, edge.later)
         self._janitor = Janitor(edge.asking, self._writer)
         self._repair_wanted = True
+        self._watched_at = 0.0
         self._sweep_at = 0.0
         self._stack: AsyncExitStack
 
@@ -82,10 +97,45 @@ class Presence:
         """Keys not yet written."""
         return self._writer.waiting
 
+    @property
+    def leases(self) -> int:
+        """How many leases were taken."""
+        return self._lease.taken
+
     def forget(self, session: "Session") -> None:
         """A session ended."""
         self.here.left(session)
         self.board.forget(session)
+
+    # --- how many connections a user has ---
+
+    def _arrived(self, session: "Session", connections: int) -> None:
+        """Too many on all edges together: count again when those of a dead edge count no more.
+
+        Who has just come over from an edge that died, or is about to say so, is not to be refused.
+        """
+        if connections > self._edge.config.limits.connections_per_user:
+            wait_s = self._edge.config.presence_lease_s + SURE_S
+            self._edge.later(wait_s, partial(self._count_again, session))
+
+    def _count_again(self, session: "Session") -> None:
+        if not session.closing and not session.lost:
+            self._edge.spawn(self._count(session))
+
+    async def _count(self, session: "Session") -> None:
+        token = session.user.token
+        most = self._edge.config.limits.connections_per_user
+        try:
+            async for part in self._reader.read([token]):
+                values = [(key, value.data) for key, value in part.keys[token].items()]
+                own = f"{self._lease.edge}.{session.id}"
+                if presence.before(values, self._living, own) >= most:
+                    session.close(
+                        CloseCode.TOO_MANY_CONNECTIONS, "too many connections of this user"
+                    )
+        except BrokerError as error:
+            _log.info("connections not counted, again later: %s", error)
+            self._arrived(session, most + 1)
 
     # --- what happens ---
 
@@ -120,6 +170,9 @@ class Presence:
                     gaps, repaired_at = seen_gaps, now
                     await self._living.refresh()
                     await self.board.repair()
+                if now - self._watched_at > relay.WATCH_AGAIN_S:
+                    self._watched_at = now
+                    await self._watch_elsewhere(self.board.user_ids())
                 if now > self._sweep_at:
                     self._sweep_at = now + SWEEP_S * random.uniform(0.8, 1.2)
                     await self._janitor.sweep(self._living)
@@ -154,10 +207,27 @@ class Presence:
         allowed = [user for token, user in tokens.items() if token in watched]
         asked = [user for token, user in tokens.items() if token not in watched]
         allowed += await self._known_to(session.user.user_id, asked)
+        await self._watch_elsewhere(allowed)
         return await self.board.watch(session, allowed)
 
+    async def _watch_elsewhere(self, users: Iterable[str]) -> None:
+        """Have the relay know of those who are users of other sites, before they are looked up."""
+        sites = self._edge.sites
+        if sites is None or not sites.peers:
+            return
+        elsewhere = [user for user in users if sites.names.site_of(user) is not None]
+        if elsewhere:
+            self._watched_at = self._edge.now()
+            try:
+                await self._edge.ask_relay("watch", relay.Watch(users=elsewhere), relay.Watched)
+            except (Failure, BrokerError) as error:
+                _log.info("presence at other sites is not known: %s", error)
+
     async def _known_to(self, user: str, others: list[str]) -> list[str]:
-        """Those who share a chat with the user, and the user: a DM in the log, or a group."""
+        """Those who share a chat with the user, and the user.
+
+        What the log has needs no question, and is known before MongoDB has it.
+        """
         dms = {subjects.dm(user, other): other for other in others}
         written = {each.subject for each in await self._edge.log.last(list(dms))}
         left = [other for dm, other in dms.items() if dm not in written and other != user]

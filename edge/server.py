@@ -46,11 +46,6 @@ def run(config: EdgeConfig) -> None:
     Raises `SystemExit` with a status that is not 0 when the port is taken, a key is no good, or the
     edge could not go on.
     """
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # uvicorn logs the query string of every WebSocket at INFO, and with it the token.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     try:
         tokens = TokenVerifier(config.tokens)
     except KeyUnusable as error:

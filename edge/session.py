@@ -6,6 +6,7 @@ the committer with a callback, questions to a bounded number of tasks.
 
 import logging
 import re
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import msgspec
 from broker.requests import Failure
 from broker.snowflake import unix_ms
 
-from . import channels, frames, groups, past, writes
+from . import channels, frames, groups, past, receipts, writes
 from .asker import EXPECTED, Asker
 from .close_codes import CloseCode
 from .rates import MALFORMED_PER_MINUTE, Strikes, TokenBucket
@@ -85,6 +86,7 @@ class Session(Asker):
         self.attached = False
         self.lost = False
         self.writing = 0
+        self.held = deque()
         self._leaving = ""
         self.heard_at = now
 
@@ -119,15 +121,21 @@ class Session(Asker):
             case frames.Edit() | frames.Delete() | frames.React():
                 self.question(request, writes.change(self, request))
             case frames.ReadReceipt():
-                self._read(request)
+                self._at_once(receipts.read, request)
+            case frames.DeliveryReceipt():
+                self._at_once(receipts.delivered, request)
+            case frames.Receipts():
+                self.question(request, receipts.of_chat(self, request))
             case frames.History():
                 self.question(request, past.history(self, request))
+            case frames.Search():
+                self.question(request, past.search(self, request))
             case frames.Chats():
                 self.question(request, past.chats(self, request))
             case frames.Unread():
                 self.question(request, past.unread(self, request))
             case frames.Open() | frames.Close():
-                self._follow(request)
+                self._at_once(channels.follow, request)
             case frames.PresenceSet() if (wait_s := self.user.messages.take(now)) > 0:
                 self.refuse_rate(now, wait_s, request)
             case frames.PresenceSubscribe() | frames.PresenceUnsubscribe() | frames.PresenceSet():
@@ -286,15 +294,9 @@ class Session(Asker):
         finally:
             self._questions -= 1
 
-    def _read(self, request: frames.ReadReceipt) -> None:
+    def _at_once(self, action: Callable[["Session", Any], None], request: Any) -> None:
         try:
-            past.read(self, request)
-        except EXPECTED as error:
-            self.failed(error, request)
-
-    def _follow(self, request: frames.Open | frames.Close) -> None:
-        try:
-            channels.follow(self, request)
+            action(self, request)
         except EXPECTED as error:
             self.failed(error, request)
 

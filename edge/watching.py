@@ -58,6 +58,10 @@ class Board:
         """How many users are watched."""
         return len(self._watched)
 
+    def user_ids(self) -> list[str]:
+        """The watched users."""
+        return [each.user_id for each in self._watched.values()]
+
     def __contains__(self, token: object) -> bool:
         return token in self._watched
 

@@ -7,12 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from broker import events, query, subjects
-from broker.committer import Committed, Outcome
+from broker.committer import Committed, OnDone, Outcome
 from broker.errors import BrokerError, InvalidName
+from broker.files import File
 from broker.requests import Failure
 from broker.snowflake import unix_ms
 
-from . import frames
+from . import attachments, elsewhere, frames
 
 if TYPE_CHECKING:
     from .asker import Asker
@@ -66,9 +67,13 @@ async def change(asker: "Asker", request: frames.Edit | frames.Delete | frames.R
         asker.refuse_rate(edge.now(), wait_s, request)
         return
     timestamp = unix_ms()
+    event = _changed(request, user.user_id, timestamp)
+    if (home := elsewhere.home_of(asker, request.chat_id)) is not None:
+        edge.hub.elsewhere.submit(asker, request, home, event, timestamp)
+        return
     edge.committer.submit(
         request.chat_id,
-        events.encode(_changed(request, user.user_id, timestamp)),
+        events.encode(event),
         msg_id=subjects.message_id_header(user.user_id, request.client_id),
         done=partial(_acked, asker, request, request.message_id, request.chat_id, timestamp),
     )
@@ -140,18 +145,38 @@ def _send(
     if (wait_s := asker.user.messages.take(now)) > 0:
         asker.refuse_rate(now, wait_s, request)
         return
+    if request.attachments or asker.held:
+        attachments.hold(asker, request, chat_id)
+    else:
+        commit(asker, request, chat_id, [])
+
+
+def commit(
+    asker: "Asker", request: frames.Chat | frames.GroupChat, chat_id: str, attached: list[File]
+) -> None:
+    """Put a message that may be sent into the log."""
+    edge = asker.edge
     timestamp = unix_ms()
     try:
         message_id = str(edge.ids.next())
+        event = _message(request, chat_id, message_id, asker.user.user_id, timestamp, attached)
+        if (home := elsewhere.home_of(asker, chat_id)) is not None:
+            edge.hub.elsewhere.submit(asker, request, home, event, timestamp)
+            return
+        done: OnDone = partial(_acked, asker, request, message_id, chat_id, timestamp)
+        header = b""
+        if edge.following is not None:
+            done, header = edge.following.written(message_id, chat_id, done)
         edge.committer.submit(
             chat_id,
-            _stored(request, chat_id, message_id, asker.user.user_id, timestamp),
+            events.encode(event),
             msg_id=subjects.message_id_header(asker.user.user_id, request.client_id),
-            done=partial(_acked, asker, request, message_id, chat_id, timestamp),
+            done=done,
             expect_seq=request.expect_seq,
+            header=header,
         )
         asker.writing += 1
-    except BrokerError as error:
+    except (BrokerError, Failure) as error:
         asker.failed(error, request)
 
 
@@ -216,13 +241,14 @@ def typing(asker: "Asker", request: frames.Typing, now: float) -> None:
         asker.edge.whisper(chat_id, asker.user.token, frames.encode(event))
 
 
-def _stored(
+def _message(
     request: frames.Chat | frames.GroupChat,
     chat_id: str,
     message_id: str,
     sender: str,
     timestamp: int,
-) -> bytes:
+    attached: list[File],
+) -> events.Message:
     common: dict[str, Any] = {
         "id": message_id,
         "chat_id": chat_id,
@@ -234,8 +260,9 @@ def _stored(
         "reply_to": request.reply_to,
         "thread": request.thread,
         "attachments": request.attachments,
+        "files": attached,
         "mentions": request.mentions,
     }
     if isinstance(request, frames.Chat):
-        return events.encode(events.Chat(to=request.to, **common))
-    return events.encode(events.GroupChat(group_id=request.group_id, **common))
+        return events.Chat(to=request.to, **common)
+    return events.GroupChat(group_id=request.group_id, **common)

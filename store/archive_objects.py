@@ -73,7 +73,7 @@ class Objects:
             async with asyncio.timeout(CALL_S):
                 await obstore.put_async(self._store, key, data)
                 if self._folder is not None:
-                    await asyncio.to_thread(_sync, self._folder, self._folder / key)
+                    await asyncio.to_thread(synced, self._folder, self._folder / key)
 
     async def get(self, key: str) -> bytes:
         """A whole object."""
@@ -123,7 +123,8 @@ def _s3(url: str) -> S3Store:
     )
 
 
-def _sync(folder: Path, file: Path) -> None:
+def synced(folder: Path, file: Path) -> None:
+    """Make a file and the directories above it, up to the folder, survive a power failure."""
     for path in (file, *file.parents):
         fd = os.open(path, os.O_RDONLY)
         try:

@@ -4,10 +4,17 @@ from msgspec import Struct
 
 
 class StoreConfig(Struct, frozen=True, kw_only=True):
-    """Where MongoDB is. Every write is `w: majority, j: true`."""
+    """Where MongoDB is. Every write is `w: majority, j: true`.
+
+    With a password, `role` is the user (see `store.roles`), whatever the URL says. `ca` is a
+    PEM file with the authority whose certificates the servers must have; with it there is TLS.
+    """
 
     url: str = "mongodb://127.0.0.1:27017/?directConnection=true"
     database: str = "hikyaku"
+    role: str = ""
+    password: str = ""
+    ca: str = ""
 
 
 class ArchiveConfig(Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from pymongo.errors import (
     ConnectionFailure,
     CursorNotFound,
     ExecutionTimeout,
+    OperationFailure,
     PyMongoError,
     WTimeoutError,
 )
@@ -26,6 +27,9 @@ from .errors import StoreUnavailable
 SELECTION_MS = 2_000
 SOCKET_MS = 10_000
 TRANSACTION_MS = 5_000
+
+_UNAUTHORIZED = 13
+_AUTHENTICATION_FAILED = 18
 
 Session = Any
 Document = dict[str, Any]
@@ -40,7 +44,9 @@ class Database:
     def __init__(self, client: Any, config: StoreConfig):
         self._client = client
         self._database = client[config.database]
-        self.address = config.url.rpartition("@")[2].partition("?")[0].removeprefix("mongodb://")
+        address = config.url.rpartition("@")[2].partition("?")[0].removeprefix("mongodb://")
+        self.address = address.rstrip("/")
+        self._role = config.role or "this user"
 
     def __getitem__(self, name: str) -> Any:
         return self._database[name]
@@ -52,7 +58,22 @@ class Database:
             yield
         except (ConnectionFailure, CursorNotFound, ExecutionTimeout, WTimeoutError) as error:
             _log.debug("MongoDB at %s: %s", self.address, error)
-            raise StoreUnavailable(f"MongoDB does not answer at {self.address}") from error
+            why = ""
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                why = ": its certificate is no good: renew it with `hikyaku certificates`;"
+                why += " HIKYAKU_MONGO_CA must be its authority"
+            raise StoreUnavailable(f"MongoDB does not answer at {self.address}{why}") from error
+        except OperationFailure as error:
+            if error.code == _UNAUTHORIZED:
+                raise StoreUnavailable(
+                    f"MongoDB at {self.address} does not let {self._role} do that:"
+                    " `hikyaku mongo-init` gives each role what it needs"
+                ) from error
+            if error.code != _AUTHENTICATION_FAILED:
+                raise
+            raise StoreUnavailable(
+                f"MongoDB at {self.address} refuses the user or the password of its URL"
+            ) from error
         except ConfigurationError as error:
             # A server that is only starting says that it knows no sessions.
             raise StoreUnavailable(f"MongoDB at {self.address} is not ready: {error}") from error
@@ -61,6 +82,28 @@ class Database:
         """Raises `StoreUnavailable` when there is no primary."""
         with self.errors():
             await self._client.admin.command("ping")
+
+    async def names(self) -> list[str]:
+        """The names of all collections."""
+        with self.errors():
+            found: list[str] = await self._database.list_collection_names()
+        return sorted(name for name in found if not name.startswith("system."))
+
+    async def command(self, command: Document) -> Document:
+        """Run a command on the database."""
+        with self.errors():
+            answer: Document = await self._database.command(command)
+        return answer
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Session]:
+        """A session whose reads all see the moment of the first one.
+
+        MongoDB keeps that for `minSnapshotHistoryWindowInSeconds`, 300 unless set.
+        """
+        with self.errors():
+            async with await self._client.start_session(snapshot=True) as session:
+                yield session
 
     async def transaction(self, work: Callable[[Session], Awaitable[_T]]) -> _T:
         """Run `work` in a transaction, again when it met another one's writes."""
@@ -79,6 +122,11 @@ class Database:
 @asynccontextmanager
 async def connect(config: StoreConfig) -> AsyncIterator[Database]:
     """Open the database. Does not wait for the server: the first use does, for 2 s."""
+    options: dict[str, Any] = {}
+    if config.password:
+        options |= {"username": config.role, "password": config.password, "authSource": "admin"}
+    if config.ca:
+        options |= {"tls": True, "tlsCAFile": config.ca}
     client: Any = AsyncIOMotorClient(
         config.url,
         serverSelectionTimeoutMS=SELECTION_MS,
@@ -86,8 +134,9 @@ async def connect(config: StoreConfig) -> AsyncIterator[Database]:
         socketTimeoutMS=SOCKET_MS,
         w="majority",
         journal=True,
-        appname="hikyaku",
+        appname=f"hikyaku {config.role}".rstrip(),
         tz_aware=True,
+        **options,
     )
     try:
         yield Database(client, config)

@@ -21,6 +21,7 @@ Kind = Literal["group", "channel"]
 Role = Literal["owner", "admin", "member"]
 LISTED_MEMBERS = 500
 INSERT_BATCH = 1000
+UNTOLD = 1000
 
 _MANAGERS = ("owner", "admin")
 
@@ -55,11 +56,15 @@ class Change(NamedTuple):
 
 
 class OutboxEntry(NamedTuple):
-    """The events of one version of a group, in order: subject and stored bytes."""
+    """The events of one version of a group, in order: subject and stored bytes.
+
+    `at` is when the change was made, in Unix milliseconds.
+    """
 
     group_id: str
     version: int
     events: list[tuple[str, bytes]]
+    at: int
 
 
 EventsOf = Any
@@ -74,6 +79,7 @@ class Directory:
         self._groups = database["groups"]
         self._members = database["members"]
         self._outbox = database["outbox"]
+        self._chats = database["chats"]
         self._site = site
         self._max_members = max_members
         self._events_of = events_of
@@ -119,6 +125,18 @@ class Directory:
             query = {"user": {"$in": others}, "group": {"$in": groups}}
             found: list[str] = await self._members.distinct("user", query)
             return found
+
+    async def written(self, chats: list[str]) -> set[str]:
+        """Those of the chats in which there ever was a message, by their ids."""
+        with self._database.errors():
+            found = self._chats.find({"_id": {"$in": chats}}, {"_id": 1})
+            return {each["_id"] async for each in found}
+
+    async def member_ids(self, group_id: str, *, limit: int) -> list[str]:
+        """The members of a group, at most `limit`; the read stays in the index."""
+        with self._database.errors():
+            cursor = self._members.find({"group": group_id}, {"_id": 0, "user": 1}).limit(limit)
+            return [each["user"] async for each in cursor]
 
     async def info(self, by: str, group_id: str) -> GroupRecord:
         """Describe a group to a member, a channel to anyone."""
@@ -274,6 +292,13 @@ class Directory:
             found: list[str] = await self._outbox.distinct("_id.group", {"at": {"$lt": limit}})
             return found
 
+    async def untold(self, subjects: list[str]) -> list[bytes]:
+        """The events on these subjects that are still to be told: normally none."""
+        wanted = {"events": {"$elemMatch": {"$elemMatch": {"$in": subjects}}}}
+        with self._database.errors():
+            entries = [_entry(each) async for each in self._outbox.find(wanted).limit(UNTOLD)]
+        return [data for entry in entries for subject, data in entry.events if subject in subjects]
+
     async def published(self, entry: OutboxEntry) -> None:
         """These events are in the log."""
         with self._database.errors():
@@ -427,7 +452,7 @@ class Directory:
 def _entry(document: Document) -> OutboxEntry:
     key = document["_id"]
     events = [(subject, bytes(data)) for subject, data in document["events"]]
-    return OutboxEntry(key["group"], key["version"], events)
+    return OutboxEntry(key["group"], key["version"], events, document["at"])
 
 
 def _now_ms() -> int:

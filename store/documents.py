@@ -6,13 +6,14 @@ together. Readers use these functions for events that are in the log but not yet
 
 from typing import Any, NamedTuple
 
+import msgspec
 from bson.int64 import Int64
 
 from broker import events
 
 Document = dict[str, Any]
 
-CONTENT = ("content", "content_type", "attachments", "mentions")
+CONTENT = ("content", "content_type", "attachments", "files", "mentions")
 
 
 class Entry(NamedTuple):
@@ -62,6 +63,8 @@ def new(entry: Entry) -> Document:
         document["thread"] = number(event.thread)
     if event.attachments:
         document["attachments"] = event.attachments
+    if event.files:
+        document["files"] = msgspec.to_builtins(event.files)
     if event.mentions:
         document["mentions"] = event.mentions
     return document
@@ -112,7 +115,7 @@ def view(document: Document, replies: int = 0) -> Document:
         "timestamp": int(document["at"]),
         "client_id": document["client_id"],
     }
-    for name in ("to", "group_id", "reply_to", "attachments", "mentions"):
+    for name in ("to", "group_id", "reply_to", "attachments", "files", "mentions"):
         if name in document:
             seen[name] = document[name]
     if "thread" in document:

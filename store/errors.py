@@ -6,7 +6,8 @@ StoreError
 ├── NotMember          the asker is not in the group
 ├── Forbidden          the asker's role does not allow it
 ├── DuplicateGroup     the group id is taken
-└── GroupFull          the group's limit of members would be passed
+├── GroupFull          the group's limit of members would be passed
+└── LimitReached       as many as are allowed are there already
 """
 
 
@@ -40,3 +41,7 @@ class DuplicateGroup(StoreError):
 
 class GroupFull(StoreError):
     """The group's limit of members would be passed."""
+
+
+class LimitReached(StoreError):
+    """As many as are allowed are there already."""

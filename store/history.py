@@ -4,7 +4,7 @@ Raises `StoreUnavailable`. What is in the log but not yet here is the caller's t
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from bson.int64 import Int64
@@ -62,6 +62,12 @@ class History:
         if found is None and self._archive is not None:
             return await self._archive.message(chat_id, message_id)
         return found
+
+    async def messages(self, ids: Collection[int]) -> dict[int, Document]:
+        """Those of these messages that are in MongoDB, whatever their chat."""
+        query = {"_id": {"$in": [Int64(each) for each in ids]}, "at": {"$exists": True}}
+        with self._database.errors():
+            return {int(each["_id"]): each async for each in self._messages.find(query)}
 
     async def page(self, window: Window) -> list[Document]:
         """Up to `limit` messages in the window, in order of seq from the end asked for."""
@@ -149,6 +155,14 @@ class History:
                 found.append(ChatRecord(chat_id, seq, None, "dm", 2))
         return sorted(found, key=lambda chat: (-chat.seq, chat.chat_id))
 
+    async def chat_ids(self, user: str) -> list[str]:
+        """Every chat that a user is in now: groups, and conversations of two with a message."""
+        with self._database.errors():
+            memberships = self._members.find({"user": user}, {"_id": 0, "group": 1})
+            found = [self._chat_of(each["group"]) async for each in memberships]
+            conversations = self._chats.find({"users": user}, {"_id": 1})
+            return found + [each["_id"] async for each in conversations]
+
     async def last_seqs(self, chats: list[str]) -> list[ChatRecord]:
         """The chats of these that have messages, with the seq of the last one."""
         with self._database.errors():
@@ -164,7 +178,7 @@ class History:
             return {each["chat"]: each async for each in self._messages.find({"$or": wanted})}
 
     async def unread(self, user: str, pointers: dict[str, int]) -> dict[str, int]:
-        """Messages of others after the pointer of each chat, counted up to 1,000.
+        """Messages of others after the pointer of each chat, without those deleted, up to 1,000.
 
         Only the index is read. Several pipelines run at once, as MongoDB has a thread for each.
         """
@@ -179,17 +193,25 @@ class History:
         return counts
 
     async def _unread(self, user: str, pointers: list[tuple[str, int]]) -> dict[str, int]:
-        def counted(chat: str, seq: int) -> list[Document]:
-            match = {"chat": chat, "seq": {"$gt": Int64(seq)}, "from": {"$ne": user}}
-            count: list[Document] = [{"$match": match}, {"$limit": COUNTED}, {"$count": "count"}]
-            return [*count, {"$set": {"chat": {"$literal": chat}}}]
-
         first, *others = pointers
-        pipeline = counted(*first)
+        pipeline = counting(user, *first)
         pipeline += [
-            {"$unionWith": {"coll": "messages", "pipeline": counted(*each)}} for each in others
+            {"$unionWith": {"coll": "messages", "pipeline": counting(user, *each)}}
+            for each in others
         ]
         with self._database.errors():
             return {
                 each["chat"]: each["count"] async for each in self._messages.aggregate(pipeline)
             }
+
+
+def counting(user: str, chat: str, seq: int) -> list[Document]:
+    """Count a chat's messages of others after `seq`, as a pipeline that stays in the index."""
+    match = {
+        "chat": chat,
+        "seq": {"$gt": Int64(seq)},
+        "from": {"$ne": user},
+        "deleted_seq": None,
+    }
+    count: list[Document] = [{"$match": match}, {"$limit": COUNTED}, {"$count": "count"}]
+    return [*count, {"$set": {"chat": {"$literal": chat}}}]

@@ -21,9 +21,10 @@ from broker import events
 from . import bulk, documents
 from .database import Database, Document
 from .documents import Entry
+from .file_uses import Uses
 
 _ID = ("_id",)
-_PLACE = ("chat", "seq", "from")
+_PLACE = ("chat", "seq", "from", "deleted_seq")
 
 _log = logging.getLogger("hikyaku.store")
 
@@ -42,15 +43,16 @@ class Messages:
         self._database = database
         self._messages = database["messages"]
         self._chats = database["chats"]
+        self._uses = Uses(database)
 
     async def ensure(self) -> None:
         """Create the indexes; idempotent."""
         with self._database.errors():
             await self._messages.create_index(
-                [("chat", 1), ("seq", -1), ("from", 1)],
+                [("chat", 1), ("seq", -1), ("from", 1), ("deleted_seq", 1)],
                 unique=True,
                 partialFilterExpression={"chat": {"$exists": True}},
-                name="by_seq",
+                name="by_place",
             )
             await self._messages.create_index(
                 [("from", 1), ("client_id", 1)],
@@ -70,6 +72,7 @@ class Messages:
         messages = [each for each in entries if isinstance(each.event, events.Message)]
         changes = [each for each in entries if not isinstance(each.event, events.Message)]
         rejected: list[Rejected] = []
+        with_files = await self._uses.add(entries)
         inserts = _made(messages, lambda each: InsertOne(documents.new(each)), rejected)
         refused = await self._bulk(inserts)
         again = [inserts[each.at] for each in refused if each.key]
@@ -87,6 +90,7 @@ class Messages:
         absent = {inserts[e.at][0].seq for e in refused if e.key != _ID}
         stored = [entry for entry, _ in inserts if entry.seq not in absent]
         await self._touch_chats(stored)
+        await self._uses.settle(with_files, entries)
         return rejected
 
     async def _bulk(self, operations: list[tuple[Entry, Any]]) -> list[bulk.Refusal]:

@@ -134,6 +134,19 @@ class Personal:
                 yield Membership(each["group"], name, each["kind"], each["role"])
             last = found[-1]["group"]
 
+    async def created(self, user: str) -> AsyncIterator[Document]:
+        """The groups that the user made."""
+        with self._database.errors():
+            async for each in self._groups.find({"created_by": user}, {"name": 1}).sort("_id", 1):
+                yield {"group_id": each["_id"], "name": each["name"]}
+
+    async def forget_created(self, user: str) -> int:
+        """Groups no longer say that the user made them; how many."""
+        change = {"$set": {"created_by": ""}, "$unset": {"client_id": ""}}
+        with self._database.errors():
+            done = await self._groups.update_many({"created_by": user}, change)
+        return int(done.modified_count)
+
     async def conversations(self, user: str) -> AsyncIterator[str]:
         """The user's conversations of two."""
         last = ""

@@ -13,17 +13,24 @@ from broker.committer import Committed, Committer, Outcome
 from broker.config import BrokerConfig
 from broker.declared import declared
 from broker.log import STREAM, Log
+from broker.roles import OPERATOR
 from broker.streams import ensure
+
+from .servers import password
 
 TIMEOUT_S = 10.0
 
 
-def make_bus(url: str, name: str = "test") -> Bus:
-    return Bus(BrokerConfig(urls=(url,)), name=name)
+def as_role(url: str, role: str = OPERATOR) -> BrokerConfig:
+    return BrokerConfig(urls=(url,), role=role, password=password(role))
+
+
+def make_bus(url: str, name: str = "test", *, role: str = OPERATOR) -> Bus:
+    return Bus(as_role(url, role), name=name)
 
 
 async def prepare(bus: Bus, config: BrokerConfig | None = None) -> Log:
-    """Connect, and make the streams as a starting edge does."""
+    """Connect, and make the streams as a starting worker does."""
     await bus.wait_connected(TIMEOUT_S)
     await ensure(bus, declared(config or BrokerConfig()))
     return Log(bus)

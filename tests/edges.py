@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from deploy.ports import free_port
-
+from .ports import free_port
 from .servers import SECRET, Hikyaku, Site
 
 TROUBLE = ("Traceback", " ERROR ", " CRITICAL ")

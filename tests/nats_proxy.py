@@ -3,7 +3,7 @@
 import asyncio
 from types import TracebackType
 
-from deploy.ports import free_port
+from .ports import free_port
 
 CHUNK = 65_536
 

@@ -9,14 +9,11 @@ import sys
 
 from broker.consumer import Puller, durable
 from broker.log import STREAM
-from broker.subjects import CHAT_SUBJECTS
 from workers import persist
 
 ACK_WAIT_S = 1.0
 
-persist.CONSUMER = durable(
-    STREAM, persist.NAME, subjects=list(CHAT_SUBJECTS), ack_wait_s=float(sys.argv[1])
-)
+persist.CONSUMER = durable(STREAM, persist.NAME, ack_wait_s=float(sys.argv[1]))
 
 
 def _die(*_: object) -> None:

@@ -1,7 +1,8 @@
 """Real servers for tests: `nats-server` and `mongod` from wheels, edges and workers as processes.
 
 Each listens on a free loopback port, keeps its data in a temporary folder, and can be killed,
-paused and started again on the same port with the same data.
+paused and started again on the same port with the same data. With `HIKYAKU_TEST_SERVERS=containers`
+NATS, MongoDB and search run in containers instead: the same tests, with the programs of the images.
 """
 
 import asyncio
@@ -17,12 +18,29 @@ from pathlib import Path
 
 import jwt
 
+from broker.roles import EDGE
 from deploy import local_mongo, local_nats
-from deploy.ports import free_port
 from deploy.service import NotReady
+from store.replica_set import Access
+from store.roles import NAMES
+
+from .ports import free_port
 
 SECRET = "a secret of at least thirty-two bytes"
-READY_S = 30.0
+READY_S = 120.0
+LINKS = "links"
+"""The folder of `deploy.links`, in that of the server."""
+MONGO_KEY = "TheKeyOfTheMembersInTests"
+
+
+def password(role: str) -> str:
+    """A role's, at the servers of tests."""
+    return f"the password of {role}"
+
+
+SERVERS = os.environ.get("HIKYAKU_TEST_SERVERS") or "processes"
+assert SERVERS in ("processes", "containers"), f"HIKYAKU_TEST_SERVERS={SERVERS}"
+CONTAINERS = SERVERS == "containers"
 
 
 async def eventually(check: Callable[[], bool], *, within_s: float = 10.0, what: str = "") -> None:
@@ -31,6 +49,17 @@ async def eventually(check: Callable[[], bool], *, within_s: float = 10.0, what:
     while not check():
         assert time.monotonic() < deadline, f"not within {within_s:g} s: {what or check}"
         await asyncio.sleep(0.01)
+
+
+def as_role(role: str) -> dict[str, str]:
+    """What a process of this role is told to get in."""
+    passwords = {"HIKYAKU_NATS_PASSWORD": password(role)}
+    return passwords if role == EDGE else {**passwords, "HIKYAKU_MONGO_PASSWORD": password(role)}
+
+
+def mongo_access() -> Access:
+    """Who may use the MongoDB of tests."""
+    return Access(MONGO_KEY, "hikyaku", {role: password(role) for role in NAMES})
 
 
 class Process:
@@ -93,6 +122,18 @@ async def until_ready(process: Process, probe: Callable[[], Awaitable[None]]) ->
         await asyncio.sleep(0.02)
 
 
+def server_process(command: tuple[str, ...], folder: Path) -> Process:
+    """The server as a process, or in a container if that is asked for."""
+    return container(command, folder, {}) if CONTAINERS else Process(command, folder)
+
+
+def container(command: tuple[str, ...], folder: Path, env: dict[str, str]) -> Process:
+    """The server in a container; `command` begins with a program that an image has."""
+    from .container_process import ContainerProcess
+
+    return ContainerProcess(command, folder, env)
+
+
 class Nats:
     """A real nats-server, every commit fsynced."""
 
@@ -106,9 +147,11 @@ class Nats:
             site="test",
             port=self.port,
             monitor_port=self.monitor_port,
+            password=password,
+            links_folder=folder / LINKS,
             env={},
         )
-        self.process = Process(service.command, folder)
+        self.process = server_process(service.command, folder)
         self._probe = service.probe
         self.url = f"nats://127.0.0.1:{self.port}"
 
@@ -123,10 +166,14 @@ class Mongo:
     def __init__(self, folder: Path):
         (folder / "data").mkdir(parents=True, exist_ok=True)
         self.port = free_port()
-        service = local_mongo.service(local_mongo.find(), folder, port=self.port, env={})
-        self.process = Process(service.command, folder)
+        service = local_mongo.service(
+            local_mongo.find(), folder, port=self.port, access=mongo_access(), env={}
+        )
+        self.process = server_process(service.command, folder)
         self._probe = service.probe
-        self.url = local_mongo.url(self.port)
+        # As the members of a set among themselves: tests look into everything.
+        own = f"mongodb://__system:{MONGO_KEY}@"
+        self.url = local_mongo.url(self.port).replace("mongodb://", own) + "&authSource=local"
 
     async def start(self) -> None:
         self.process.start()
@@ -136,11 +183,20 @@ class Mongo:
 class Hikyaku:
     """An edge or a worker as its own process, as operators run it."""
 
-    def __init__(self, folder: Path, arguments: list[str], env: dict[str, str], port: int = 0):
+    def __init__(
+        self,
+        folder: Path,
+        arguments: list[str],
+        env: dict[str, str],
+        port: int = 0,
+        *,
+        role: str = "",
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         command = (sys.executable, "-m", "deploy.cli", *arguments)
         self.port = port
-        self.process = Process(command, folder, env)
+        role = role or (arguments[1] if arguments[:1] == ["worker"] else EDGE)
+        self.process = Process(command, folder, {**env, **as_role(role)})
 
     @property
     def url(self) -> str:

@@ -1,7 +1,6 @@
 """NATS, MongoDB and workers without edges: for tests of what workers do with the log."""
 
 import asyncio
-import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -9,12 +8,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from broker.bus import Bus
-from deploy.ports import free_port
+from broker.roles import OPERATOR
 from store.config import StoreConfig
 from store.database import Database, connect
 
 from .brokers import make_bus, prepare
-from .servers import SECRET, Hikyaku, Mongo, Nats, Process
+from .metrics import sample
+from .ports import free_port
+from .servers import SECRET, Hikyaku, Mongo, Nats, Process, as_role
 
 ACK_WAIT_S = 1.0
 
@@ -36,6 +37,7 @@ class Stage:
             "HIKYAKU_NATS_URL": self.nats.url,
             "HIKYAKU_MONGO_URL": self.mongo.url,
             "HIKYAKU_JWT_SECRET": SECRET,
+            **as_role(OPERATOR),
             **settings,
         }
 
@@ -46,6 +48,7 @@ class Stage:
             self.folder / f"persist{port}",
             [],
             self.env(HIKYAKU_WORKER_HEALTH_PORT=str(port)),
+            role="persist",
         )
         command = (sys.executable, "-m", "tests.persisting", str(ack_wait_s), *words)
         worker.process = Process(command, worker.process.log.parent, worker.process._env)
@@ -73,7 +76,10 @@ class Stage:
             self.mongo.process.kill()
 
 
-def metric(worker: Hikyaku, name: str) -> float:
-    found = re.search(rf"^hikyaku_persist_{name} (\S+)$", worker.get("/metrics"), re.MULTILINE)
-    assert found, name
-    return float(found[1])
+def metric(worker: Hikyaku, name: str, **labels: str) -> float:
+    return sample(worker.get("/metrics"), name, **labels)
+
+
+def lag(worker: Hikyaku) -> float:
+    """Events that `persist` has not done, as a worker of it knows."""
+    return metric(worker, "consumer_pending_events", consumer="persist")

@@ -4,9 +4,13 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Iterator
+
+from prometheus_client import Metric
 
 from broker import subjects
 from broker.errors import InvalidName
+from broker.metrics import counter, gauge
 from broker.snowflake import EPOCH_MS, unix_ms
 from store.archive import Archive
 from store.archive_lease import Busy, Lease
@@ -94,13 +98,14 @@ class ArchiveWorker:
         ago_s = await self._lease.finished_ago_s()
         return 0.0 if ago_s is None else self._interval_s - ago_s
 
-    def numbers(self) -> dict[str, float]:
+    def metrics(self) -> Iterator[Metric]:
         """For `/metrics`."""
-        return {
-            "runs_total": self.runs,
-            "failures_total": self.failures,
-            "moved_total": self.moved,
-            "removed_total": self.removed,
-            "last_run_seconds": self.last_run_s,
-            "last_finished_timestamp_seconds": self.finished_at,
-        }
+        results = {"done": self.runs, "failed": self.failures}
+        yield counter("hikyaku_archive_runs_total", "Runs of the archive.", results, "result")
+        moved = {"moved": self.moved, "removed": self.removed}
+        text = "Messages moved to the archive, or removed for their age."
+        yield counter("hikyaku_archive_messages_total", text, moved, "change")
+        text = "How long the last run took."
+        yield gauge("hikyaku_archive_last_run_seconds", text, self.last_run_s)
+        text = "When the last run of this process ended, or 0."
+        yield gauge("hikyaku_archive_finished_timestamp_seconds", text, self.finished_at)

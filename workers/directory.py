@@ -6,10 +6,14 @@ can wait until it has seen them: whoever creates a group can write to it with th
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import closing
 from typing import Any
 from uuid import uuid4
 from weakref import WeakValueDictionary
+
+from prometheus_client import Metric
 
 from broker import directory as ask
 from broker import events, subjects
@@ -17,6 +21,8 @@ from broker.bus import Bus
 from broker.committer import Committer
 from broker.errors import BrokerError, Retryable
 from broker.fanout import LARGE, is_large
+from broker.log import Log
+from broker.metrics import counter
 from broker.requests import Failure, Responder
 from store import errors
 from store.directory import Change, Directory, GroupRecord, OutboxEntry
@@ -24,6 +30,12 @@ from store.directory import Change, Directory, GroupRecord, OutboxEntry
 DEADLINE_S = 10.0
 SWEEP_S = 2.0
 LEFT_BEHIND_S = 1.0
+AGED_S = 60.0
+"""Half of the time for which JetStream knows message ids."""
+
+CLOCKS_S = 300.0
+"""So far at most two machines' clocks are apart."""
+
 ANSWER_GROUPS = 5000
 """Groups in one answer, all users together: with ids of 64 bytes, half of NATS' 1 MB."""
 
@@ -94,13 +106,29 @@ def events_of(change: Change) -> list[tuple[str, bytes]]:
     return told
 
 
+def identified(entry: OutboxEntry) -> list[tuple[str, str, bytes]]:
+    """The message id, subject and bytes of each event of an entry."""
+    return [
+        (
+            subjects.message_id_header(
+                _OUTBOX_SENDER, f"{entry.version}:{number}:{entry.group_id}"
+            ),
+            subject,
+            data,
+        )
+        for number, (subject, data) in enumerate(entry.events)
+    ]
+
+
 class DirectoryWorker:
     """One process of the service. Use as a context manager."""
 
     def __init__(self, bus: Bus, committer: Committer, directory: Directory):
         self._committer = committer
+        self._log = Log(bus)
         self._directory = directory
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._making: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._telling: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._sweeper: asyncio.Task[None] | None = None
         self.left_behind = 0
         self.responder = Responder(
@@ -132,14 +160,12 @@ class DirectoryWorker:
             self._sweeper.cancel()
             await asyncio.wait([self._sweeper])
 
-    def numbers(self) -> dict[str, float]:
+    def metrics(self) -> Iterator[Metric]:
         """For `/metrics`."""
-        return {
-            "answers_total": self.responder.answered,
-            "failures_total": self.responder.failed,
-            "events_committed_total": self._committer.committed,
-            "left_behind_total": self.left_behind,
-        }
+        yield from self.responder.metrics()
+        yield from self._committer.metrics()
+        text = "Groups whose events a worker left unpublished, published later."
+        yield counter("hikyaku_directory_left_behind_total", text, self.left_behind)
 
     @staticmethod
     def _guard(handler: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
@@ -158,6 +184,7 @@ class DirectoryWorker:
 
     async def _chats(self, question: ask.Chats) -> ask.Memberships:
         found = await self._directory.groups_of(question.users)
+        await self._as_told(found)
         answered: dict[str, dict[str, ask.Kind]] = {}
         room = ANSWER_GROUPS
         for user, groups in found.items():
@@ -174,8 +201,19 @@ class DirectoryWorker:
         large = await self._directory.larger_than(LARGE, sorted(channels))
         return ask.Memberships(groups=answered, large=large)
 
+    async def _as_told(self, found: dict[str, dict[str, ask.Kind]]) -> None:
+        """Add what users have left and that is not in the log yet: edges follow the log."""
+        for data in await self._directory.untold([subjects.user(user) for user in found]):
+            event = events.decode_own(data)
+            if isinstance(event, events.MemberRemoved):
+                found[event.users[0]].setdefault(event.group_id, event.kind)
+
     async def _shares(self, question: ask.Shares) -> ask.Shared:
-        return ask.Shared(users=await self._directory.sharing(question.user, question.others))
+        users = set(await self._directory.sharing(question.user, question.others))
+        others = [other for other in question.others if other not in users]
+        dms = {subjects.dm(question.user, other): other for other in others}
+        users.update(dms[dm] for dm in await self._directory.written(list(dms)))
+        return ask.Shared(users=sorted(users))
 
     async def _info(self, question: ask.Info) -> ask.Changed:
         record = await self._directory.info(question.by, question.group_id)
@@ -191,50 +229,62 @@ class DirectoryWorker:
     # --- changes ---
 
     async def _create(self, question: ask.Create) -> ask.Changed:
-        change = await self._directory.create(
-            question.by,
-            client_id=question.client_id,
-            name=question.name,
-            users=question.members,
-            kind=question.kind,
-            group_id=question.group_id or uuid4().hex[:16],
+        group_id = question.group_id or uuid4().hex[:16]
+        return await self._changed(
+            group_id,
+            self._directory.create(
+                question.by,
+                client_id=question.client_id,
+                name=question.name,
+                users=question.members,
+                kind=question.kind,
+                group_id=group_id,
+            ),
         )
-        return await self._told(change)
 
     async def _add(self, question: ask.Add) -> ask.Changed:
-        return await self._told(
-            await self._directory.add(question.by, question.group_id, question.users)
+        group_id = question.group_id
+        return await self._changed(
+            group_id, self._directory.add(question.by, group_id, question.users)
         )
 
     async def _remove(self, question: ask.Remove) -> ask.Changed:
-        return await self._told(
-            await self._directory.remove(question.by, question.group_id, question.users)
+        group_id = question.group_id
+        return await self._changed(
+            group_id, self._directory.remove(question.by, group_id, question.users)
         )
 
     async def _join(self, question: ask.Join) -> ask.Changed:
-        return await self._told(await self._directory.join(question.by, question.group_id))
+        group_id = question.group_id
+        return await self._changed(group_id, self._directory.join(question.by, group_id))
 
     async def _leave(self, question: ask.Leave) -> ask.Changed:
-        return await self._told(await self._directory.leave(question.by, question.group_id))
+        group_id = question.group_id
+        return await self._changed(group_id, self._directory.leave(question.by, group_id))
 
     async def _update(self, question: ask.Update) -> ask.Changed:
+        group_id = question.group_id
         if question.mute is not None:
-            record = await self._directory.mute(question.by, question.group_id, mute=question.mute)
+            record = await self._directory.mute(question.by, group_id, mute=question.mute)
             if question.name is None and not question.roles:
                 return ask.Changed(group=_group(record), seq=0)
-        change = await self._directory.update(
-            question.by, question.group_id, name=question.name, roles=question.roles
+        return await self._changed(
+            group_id,
+            self._directory.update(question.by, group_id, name=question.name, roles=question.roles),
         )
-        return await self._told(change)
 
     # --- the outbox ---
 
-    async def _told(self, change: Change) -> ask.Changed:
-        """Publish what the change left in the outbox, then answer.
+    async def _changed(self, group_id: str, making: Coroutine[Any, Any, Change]) -> ask.Changed:
+        """Make a change, publish what it left in the outbox, then answer.
 
-        If that fails now, the change stands and the sweeper tells of it later; the asker learns
-        that it may repeat the question.
+        Those of a group are made one after the other: transactions that meet cost each other
+        retries. If publishing fails now, the change stands and the sweeper tells of it later; the
+        asker learns that it may repeat the question.
         """
+        with closing(making):
+            async with self._making.setdefault(group_id, asyncio.Lock()):
+                change = await making
         try:
             seq = await self._publish(change.group.group_id)
         except BrokerError as error:
@@ -243,7 +293,7 @@ class DirectoryWorker:
 
     async def _publish(self, group_id: str) -> int:
         """Publish all that a group has in the outbox, in order; the last seq, or 0."""
-        lock = self._locks.setdefault(group_id, asyncio.Lock())
+        lock = self._telling.setdefault(group_id, asyncio.Lock())
         seq = 0
         async with lock:
             for entry in await self._directory.unpublished(group_id):
@@ -252,21 +302,27 @@ class DirectoryWorker:
         return seq
 
     async def _publish_entry(self, entry: OutboxEntry) -> int:
-        commits = [
-            self._committer.commit(
-                subject,
-                data,
-                msg_id=subjects.message_id_header(
-                    _OUTBOX_SENDER, f"{entry.version}:{number}:{entry.group_id}"
-                ),
-            )
-            for number, (subject, data) in enumerate(entry.events)
+        """Publish what of it is not in the log; the last seq."""
+        aged = time.time() - entry.at / 1000 > AGED_S
+        publishing = [
+            self._publish_once(entry, subject, data, msg_id, aged=aged)
+            for msg_id, subject, data in identified(entry)
         ]
-        outcomes = await asyncio.gather(*commits, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return max(outcome.seq for outcome in outcomes if not isinstance(outcome, BaseException))
+        seqs = await asyncio.gather(*publishing, return_exceptions=True)
+        for seq in seqs:
+            if isinstance(seq, BaseException):
+                raise seq
+        return max(seq for seq in seqs if not isinstance(seq, BaseException))
+
+    async def _publish_once(
+        self, entry: OutboxEntry, subject: str, data: bytes, msg_id: str, *, aged: bool
+    ) -> int:
+        """An earlier attempt may have stored it, so long ago that JetStream does not know it."""
+        if aged:
+            since_s = entry.at / 1000 - CLOCKS_S
+            if seq := await self._log.find(subject, msg_id, since_s=since_s):
+                return seq
+        return (await self._committer.commit(subject, data, msg_id=msg_id)).seq
 
     async def _sweep(self) -> None:
         """Publish what a worker that died, or lost NATS, left behind."""

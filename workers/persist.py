@@ -4,25 +4,30 @@ Several processes may share the work, and any of them may be killed at any point
 acknowledged comes again, and writing it again changes nothing. What cannot be stored goes to the
 dead-letter stream with its reason and does not hold up the rest.
 
-Each process has two lanes, so that one fetches and decodes while MongoDB works for the other.
+Each process has two lanes, so that one fetches and decodes while MongoDB works for the other. They
+fetch in turn, and after a small batch only when more had time to gather.
 """
 
 import asyncio
 import logging
 import time
-from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 
-from broker import events
+from prometheus_client import Metric
+
+from broker import consumer, events
 from broker.bus import Bus
-from broker.consumer import Delivery, Puller, durable, progress
+from broker.consumer import Delivery, Lag, Puller, durable
 from broker.dead import DeadLetters
 from broker.errors import BrokerError
+from broker.following import Following, trace_of
 from broker.log import STREAM
+from broker.metrics import Spread, counter, histogram
 from broker.streams import ensure
-from broker.subjects import CHAT_SUBJECTS
 from store.documents import Entry
 from store.errors import StoreError
+from store.log_floor import LogFloor
 from store.messages import Messages, Rejected
 from store.reads import ReadRecord, Reads
 
@@ -33,17 +38,16 @@ ACK_WAIT_S = 10.0
 
 SMALL_BATCH = 500
 GATHER_S = 0.04
-"""Pause after a small batch, so that the next one is larger: MongoDB's journal and the log share
-the disk and the cores, and a write for each message slows the messages down."""
+"""Pause before the fetch after a small batch, so that the next one is larger: MongoDB's journal and
+the log share the disk and the cores, and a write for each message slows the messages down."""
 
 WORKING_S = 4.0
 WATCH_S = 1.0
 FIRST_PAUSE_S = 0.25
 LAST_PAUSE_S = 3.0
-DELAYS = 10_000
 
 NAME = "persist"
-CONSUMER = durable(STREAM, NAME, subjects=list(CHAT_SUBJECTS), ack_wait_s=ACK_WAIT_S)
+CONSUMER = durable(STREAM, NAME, ack_wait_s=ACK_WAIT_S)
 
 Receipt = tuple[int, events.ReadReceipt]
 """A receipt and its seq."""
@@ -54,17 +58,29 @@ _log = logging.getLogger("hikyaku.persist")
 class PersistWorker:
     """One process of the service. `run` until cancelled."""
 
-    def __init__(self, bus: Bus, messages: Messages, reads: Reads, dead: DeadLetters):
+    def __init__(
+        self,
+        bus: Bus,
+        messages: Messages,
+        reads: Reads,
+        dead: DeadLetters,
+        floor: LogFloor,
+        following: Following | None = None,
+    ):
         self._bus = bus
         self._messages = messages
         self._reads = reads
         self._dead = dead
+        self._floor = floor
+        self._following = following
         self._lanes = [_Lane(Puller(bus, CONSUMER)) for _ in range(LANES)]
-        self._delays: deque[float] = deque(maxlen=DELAYS)
+        self._turn = asyncio.Lock()
+        self._few = False
+        self._delays = Spread()
+        self._lag = Lag()
         self.persisted = 0
         self.dead_lettered = 0
         self.retries = 0
-        self.pending = 0
 
     async def run(self) -> None:
         """Fetch, write, acknowledge; back off while something does not answer."""
@@ -84,13 +100,15 @@ class PersistWorker:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                deliveries = await lane.puller.fetch(BATCH)
-                lane.hold(deliveries)
+                async with self._turn:
+                    if self._few:
+                        await asyncio.sleep(GATHER_S)
+                    deliveries = await lane.puller.fetch(BATCH)
+                    lane.hold(deliveries)
+                    self._few = 0 < len(deliveries) < SMALL_BATCH
                 await self._persist(deliveries, lane.puller)
                 lane.hold([])
                 pause_s = FIRST_PAUSE_S
-                if len(deliveries) < SMALL_BATCH:
-                    await asyncio.sleep(GATHER_S)
             except (StoreError, BrokerError) as error:
                 lane.give_back()
                 _log.warning("not persisted, next try in %g s: %s", pause_s, error)
@@ -104,7 +122,7 @@ class PersistWorker:
         """Know how much waits, and tell the log what is still being worked on."""
         while True:
             with suppress(BrokerError):
-                self.pending = (await progress(self._bus, CONSUMER)).behind
+                self._lag = await consumer.lag(self._bus, CONSUMER)
                 for lane in self._lanes:
                     if lane.busy_s() > WORKING_S:
                         lane.puller.working(lane.deliveries)
@@ -126,18 +144,32 @@ class PersistWorker:
             elif isinstance(event, events.Message | events.Change):
                 entries.append(Entry(each.seq, event))
         by_seq = {each.seq: each for each in deliveries}
+        begin = time.monotonic()
         for rejected in await self._write(entries, receipts):
             await self._bury(by_seq[rejected.seq], rejected.reason)
         puller.ack(deliveries)
         now_ns = time.time_ns()
-        self._delays.extend((now_ns - each.stored_ns) / 1e9 for each in deliveries)
+        self._delays.add_all((now_ns - each.stored_ns) / 1e9 for each in deliveries)
         self.persisted += len(entries)
+        if self._following is not None:
+            for seq, event in entries:
+                about = by_seq[seq]
+                self._following.step(
+                    "persisted",
+                    event.id,
+                    trace=trace_of(about.header),
+                    took_s=time.monotonic() - begin,
+                    seq=seq,
+                    chat=event.chat_id,
+                )
 
     async def _write(self, entries: list[Entry], receipts: list[Receipt]) -> list[Rejected]:
         """Write until MongoDB has them: the batch stays in hand while it is away."""
+        highest = max([each[0] for each in (*entries, *receipts)], default=0)
         pause_s = FIRST_PAUSE_S
         while True:
             try:
+                await self._floor.cover(highest)
                 return await store(entries, receipts, self._messages, self._reads)
             except StoreError as error:
                 _log.warning("not written, next try in %g s: %s", pause_s, error)
@@ -150,31 +182,15 @@ class PersistWorker:
         await self._dead.bury(NAME, delivery, reason)
         self.dead_lettered += 1
 
-    def numbers(self) -> dict[str, float]:
-        """For `/metrics`. Delays are seconds from the log to the majority, of the last 10,000.
-
-        `pending` is what the log has and MongoDB does not, for all processes together;
-        `oldest_seconds` the age of the oldest event that this one has in hand.
-        """
-        delays = sorted(self._delays)
-
-        def quantile(part: float) -> float:
-            return delays[int(part * (len(delays) - 1))] if delays else 0.0
-
-        return {
-            "persisted_total": self.persisted,
-            "dead_letters_total": self.dead_lettered,
-            "retries_total": self.retries,
-            "pending": self.pending,
-            "oldest_seconds": self._oldest_s(),
-            "delay_seconds_p50": quantile(0.5),
-            "delay_seconds_p99": quantile(0.99),
-            "delay_seconds_max": quantile(1.0),
-        }
-
-    def _oldest_s(self) -> float:
-        held = [each.stored_ns for lane in self._lanes for each in lane.deliveries]
-        return max(0.0, (time.time_ns() - min(held)) / 1e9) if held else 0.0
+    def metrics(self) -> Iterator[Metric]:
+        """For `/metrics`."""
+        yield from consumer.metrics(
+            NAME, self._lag, retries=self.retries, buried=self.dead_lettered
+        )
+        text = "Messages and changes written to MongoDB."
+        yield counter("hikyaku_persist_events_total", text, self.persisted)
+        text = "Time from the log to a majority of MongoDB."
+        yield histogram("hikyaku_persist_delay_seconds", text, self._delays)
 
 
 class _Lane:

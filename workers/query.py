@@ -1,12 +1,15 @@
-"""Answers what clients ask about the past: history, chats, unread counts; moves read pointers.
+"""Answers what clients ask about the past: history, search, chats, counts; receipts.
 
 MongoDB is a little behind the log. History adds what the log has beyond it, so that a message that
 was just acknowledged is there; for chats and counts the worker waits a moment until MongoDB has it.
 """
 
 import asyncio
-import logging
+from collections.abc import Iterator
 from typing import Any
+
+import msgspec
+from prometheus_client import Metric
 
 from broker import events, query, subjects
 from broker.bus import Bus
@@ -14,16 +17,19 @@ from broker.committer import Committer
 from broker.consumer import Progress, progress
 from broker.errors import InvalidName
 from broker.log import Log
-from broker.pointers import Pointers
-from broker.requests import Failure, Responder
+from broker.requests import ANSWER_BYTES, Failure, Responder
+from search.indexes import Indexes
 from store import documents
 from store.directory import Directory
 from store.documents import Document
 from store.errors import NotMember, StoreError
 from store.history import PREVIEW_CHARS, ChatRecord, History, Window
 from store.reads import Reads
+from store.searchable import SearchNumbers
 
 from .persist import CONSUMER
+from .receipts import Receipts
+from .search import Finder
 
 DEADLINE_S = 10.0
 PROGRESS_S = 0.2
@@ -33,10 +39,6 @@ CATCH_UP_EVENTS = 5000
 CATCH_UP_POLL_S = 0.005
 TAIL_EVENTS = 5000
 COUNTED = 1000
-
-_READ_SENDER = "\0read"
-
-_log = logging.getLogger("hikyaku.query")
 
 
 class QueryWorker:
@@ -50,25 +52,35 @@ class QueryWorker:
         history: History,
         directory: Directory,
         reads: Reads,
+        indexes: Indexes,
+        search_numbers: SearchNumbers,
     ):
         self._bus = bus
-        self._committer = committer
         self._log = Log(bus)
+        self._committer = committer
         self._history = history
         self._directory = directory
-        self._reads = reads
-        self._pointers = Pointers(bus)
+        self.receipts = Receipts(bus, committer, directory, reads, self._place_of)
         self._progress = Progress(0, 0)
         self._progress_at = 0.0
+        self._finder = Finder(
+            indexes,
+            search_numbers,
+            history=history,
+            directory=directory,
+            caught_up=self._catch_up,
+        )
         self.responder = Responder(
             bus,
             query.SERVICE,
             {
                 "history": (query.History, self._guarded(self._page)),
                 "message": (query.FindMessage, self._guarded(self._message)),
+                "search": (query.Search, self._guarded(self._finder.answer)),
                 "chats": (query.Chats, self._guarded(self._chats)),
                 "unread": (query.Unread, self._guarded(self._unread)),
-                "read": (query.Read, self._guarded(self._read)),
+                "move": (query.Move, self._guarded(self.receipts.move)),
+                "receipts": (query.Receipts, self._guarded(self.receipts.of_chat)),
             },
             deadline_s=DEADLINE_S,
         )
@@ -106,12 +118,13 @@ class QueryWorker:
         found = {int(each["_id"]): each for each in await self._history.page(window)}
         _add_tail(found, tail, window)
         ordered = sorted(found.values(), key=lambda each: int(each["seq"]), reverse=not oldest)
-        more = len(ordered) > question.limit
         page = ordered[: question.limit]
-        if oldest:
-            page.reverse()
         replies = await self._replies(chat, page, persisted, tail)
-        messages = [documents.view(each, replies.get(int(each["_id"]), 0)) for each in page]
+        views = [documents.view(each, replies.get(int(each["_id"]), 0)) for each in page]
+        messages = _fitting(views)
+        more = len(ordered) > len(messages)
+        if oldest:
+            messages.reverse()
         return query.Page(messages=messages, more=more)
 
     async def _replies(
@@ -151,11 +164,11 @@ class QueryWorker:
                 )
             seq = page.events[-1].seq + 1
 
-    async def _persisted(self) -> Progress:
+    async def _persisted(self, to: int = 0) -> Progress:
         """The progress of `persist`, at most 0.2 s old; an older one only means more to read."""
         now = asyncio.get_running_loop().time()
         if now - self._progress_at > PROGRESS_S:
-            self._progress = await progress(self._bus, CONSUMER)
+            self._progress = await progress(self._bus, CONSUMER, to=to)
             self._progress_at = now
         return self._progress
 
@@ -168,6 +181,12 @@ class QueryWorker:
         if found is None:
             raise Failure("not_found", f"there is no message {message_id} in this chat")
         return int(found["seq"])
+
+    async def _place_of(self, chat: str, message_id: str) -> int:
+        _, tail = await self._tail(chat)
+        seq = await self._seq_of(chat, message_id, tail)
+        assert seq is not None
+        return seq
 
     async def _find(
         self, chat: str, message_id: str, tail: list[documents.Entry]
@@ -212,7 +231,7 @@ class QueryWorker:
         deadline = loop.time() + CATCH_UP_S
         while loop.time() < deadline:
             self._progress_at = 0.0
-            behind = await self._persisted()
+            behind = await self._persisted(last)
             if behind.reached(last) or behind.behind > CATCH_UP_EVENTS:
                 return
             await asyncio.sleep(CATCH_UP_POLL_S)
@@ -228,11 +247,12 @@ class QueryWorker:
             start = known[0] + 1
         page = chats[start : start + question.limit]
         latest = await self._history.latest([(c.chat_id, c.seq) for c in page if c.seq])
-        pointers = await self._pointers.of(question.user, [chat.chat_id for chat in page])
+        ids = [chat.chat_id for chat in page]
+        pointers, told = await self.receipts.of_list(question.user, ids)
         counts = await self._counts(question.user, page, pointers)
         return query.ChatsPage(
             chats=[
-                _chat(chat, latest.get(chat.chat_id), pointers.get(chat.chat_id), counts)
+                _chat(chat, latest.get(chat.chat_id), pointers.get(chat.chat_id), counts, told)
                 for chat in page
             ],
             more=len(chats) > start + question.limit,
@@ -252,62 +272,17 @@ class QueryWorker:
     async def _unread(self, question: query.Unread) -> query.UnreadCounts:
         await self._catch_up()
         chats = await self._history.last_seqs(question.chat_ids)
-        pointers = await self._pointers.of(question.user, question.chat_ids)
+        pointers = await self.receipts.own(question.user, question.chat_ids)
         counts = dict.fromkeys(question.chat_ids, 0)
         counts.update(await self._counts(question.user, chats, pointers))
         more = [chat for chat, count in counts.items() if count >= COUNTED]
         return query.UnreadCounts(counts=counts, more=more)
 
-    # --- read pointers ---
-
-    async def _read(self, question: query.Read) -> query.Pointer:
-        _, tail = await self._tail(question.chat_id)
-        seq = await self._seq_of(question.chat_id, question.message_id, tail)
-        assert seq is not None
-        pointer = query.Pointer(seq=seq, id=question.message_id)
-        stands = await self._pointers.advance(question.chat_id, question.user, pointer)
-        if stands == pointer:
-            # Even if it stood there before: an earlier attempt may have ended before it told.
-            await self._tell(question, pointer)
-        return stands
-
-    async def _tell(self, question: query.Read, pointer: query.Pointer) -> None:
-        """Own devices are told through the log, the others in the chat at once."""
-        event = events.encode(
-            events.ReadReceipt(
-                chat_id=question.chat_id,
-                reader_id=question.user,
-                last_read_msg_id=pointer.id,
-                read_seq=pointer.seq,
-            )
-        )
-        name = f"{question.user}:{question.chat_id}:{pointer.seq}"
-        told = await self._committer.commit(
-            subjects.user(question.user),
-            event,
-            msg_id=subjects.message_id_header(_READ_SENDER, name),
-        )
-        if told.first is not None:
-            return
-        sender = subjects.encode(question.user).encode()
-        self._bus.publish(subjects.ephemeral(question.chat_id), b"%b\n%b" % (sender, event))
-
-    async def restore_pointers(self) -> None:
-        """Fill the bucket from its mirror when it is new, or was lost."""
-        if await self._pointers.restored():
-            return
-        restored = 0
-        async for each in self._reads.all():
-            pointer = query.Pointer(seq=each.seq, id=each.message_id)
-            stands = await self._pointers.advance(each.chat_id, each.user, pointer)
-            restored += stands == pointer
-        await self._pointers.mark_restored()
-        if restored:
-            _log.warning("restored %d read pointers from MongoDB", restored)
-
-    def numbers(self) -> dict[str, float]:
+    def metrics(self) -> Iterator[Metric]:
         """For `/metrics`."""
-        return {"answers_total": self.responder.answered, "failures_total": self.responder.failed}
+        yield from self.responder.metrics()
+        yield from self._committer.metrics()
+        yield from self._finder.metrics()
 
 
 def _number(message_id: str) -> int:
@@ -337,11 +312,13 @@ def _chat(
     latest: Document | None,
     pointer: query.Pointer | None,
     counts: dict[str, int],
+    told: dict[str, dict[str, dict[str, Any]]],
 ) -> dict[str, Any]:
     preview = None
     if latest is not None:
         preview = documents.view(latest)
         preview["content"] = preview["content"][:PREVIEW_CHARS]
+    receipts = {"receipts": told.get(chat.chat_id, {})} if chat.kind == "dm" else {}
     return {
         "chat_id": chat.chat_id,
         "kind": chat.kind,
@@ -350,4 +327,15 @@ def _chat(
         "unread": counts.get(chat.chat_id, 0),
         "last_read_msg_id": pointer.id if pointer is not None else None,
         "members": chat.members,
+        **receipts,
     }
+
+
+def _fitting(views: list[Document]) -> list[Document]:
+    """The first of them, as many as an answer holds, and at least one."""
+    size = 0
+    for number, each in enumerate(views):
+        size += len(msgspec.json.encode(each))
+        if number and size > ANSWER_BYTES:
+            return views[:number]
+    return views

@@ -24,11 +24,14 @@ from . import render
 from .commands import (
     HELP,
     Dm,
+    Find,
     GroupCommand,
     Reacted,
     Reply,
     Rewrite,
+    SaveFile,
     Say,
+    SendFile,
     Simple,
     Wrong,
     parse,
@@ -109,7 +112,12 @@ class ChatApp(App[None]):
         self._listed_keys: list[Key] = []
         self._state_since = time.monotonic()
         self.client = Client(
-            url, token, user=user, cursor_store=store, on_state=self._connection_changed
+            url,
+            token,
+            user=user,
+            cursor_store=store,
+            on_state=self._connection_changed,
+            delivery_receipts=True,
         )
         self._loading = Loading(self.client, self.chats, spawn=self._spawn, changed=self._changed)
         self._talk = Talk(
@@ -315,6 +323,12 @@ class ChatApp(App[None]):
                 self._loading.watch()
             case Reply() | Rewrite() | Reacted() as change:
                 self._talk.change(change)
+            case Find(words):
+                self._talk.find(words)
+            case SendFile(path):
+                self._talk.send_file(path)
+            case SaveFile(folder):
+                self._talk.save_file(folder)
             case GroupCommand() as command:
                 self._talk.group(command)
             case Simple("help"):

@@ -9,6 +9,7 @@ HELP = """\
 /react EMOJI           put it on the last message (+1,
                        heart, laugh … have names);
                        the same again takes it off
+/file PATH, /save      send a file; keep the last one
 /edit TEXT, /delete    change, delete your last message
 /group create ID NAME  make a group, then members;
                        names with spaces in "quotes"
@@ -16,8 +17,8 @@ HELP = """\
 /group remove NAME     take somebody out of it
 /group members, leave  see who is in it; leave it
 /group join ID         join a channel
-/retry                 send again what was not sent
-/quit or Ctrl+C        end
+/search WORDS          find messages
+/retry, /quit          send again what failed; end
 ↑ ↓ other conversation, PgUp PgDn read back
 //text sends a text that begins with a slash
 ✓ sent   ✓✓ read   ● online   ◐ away"""
@@ -73,6 +74,27 @@ class Reacted:
 
 
 @dataclass(frozen=True)
+class Find:
+    """Look for messages."""
+
+    words: str
+
+
+@dataclass(frozen=True)
+class SendFile:
+    """Send a file."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class SaveFile:
+    """Keep the last file of the conversation in a folder."""
+
+    folder: str
+
+
+@dataclass(frozen=True)
 class GroupCommand:
     """Do something with groups. For `create` and `join` the first word is the group's id."""
 
@@ -94,7 +116,9 @@ class Wrong:
     text: str
 
 
-Command = Say | Dm | Reply | Rewrite | Reacted | GroupCommand | Simple | Wrong
+Command = (Say | Dm | Reply | Rewrite | Reacted | Find) | (
+    SendFile | SaveFile | GroupCommand | Simple | Wrong
+)
 
 _GROUP_USAGE = {
     "create": (2, 500, "/group create ID NAME [MEMBER…]"),
@@ -128,6 +152,12 @@ def parse(line: str) -> Command | None:
             return Reply(rest) if rest else Wrong("Say what to answer: /reply TEXT")
         case "edit":
             return Rewrite(rest) if rest else Wrong("Say what it shall be: /edit TEXT")
+        case "search":
+            return Find(rest) if rest else Wrong("Say what to look for: /search WORDS")
+        case "file":
+            return SendFile(rest) if rest else Wrong("Say which one: /file PATH")
+        case "save":
+            return SaveFile(rest or ".")
         case "react":
             return _react(rest)
         case "group":

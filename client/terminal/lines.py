@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edge.frames import ChatEvent, GroupChatEvent, MessageDeleted, MessageEdited, Reaction
+from edge.frames import ChatEvent, File, GroupChatEvent, MessageDeleted, MessageEdited, Reaction
 
 from ..messages import Message, MessagePage
 
@@ -46,6 +46,7 @@ class Line:
     edited_at: int = 0
     deleted: bool = False
     reactions: dict[str, list[str]] = field(default_factory=dict)
+    files: list[File] = field(default_factory=list)
 
     @property
     def stored(self) -> bool:
@@ -58,7 +59,7 @@ class Line:
             case MessageEdited() if not self.deleted:
                 self.text, self.edited_at = change.content, change.edited_at
             case MessageDeleted():
-                self.text, self.deleted, self.reactions = "", True, {}
+                self.text, self.deleted, self.reactions, self.files = "", True, {}, []
             case Reaction() if not self.deleted:
                 users = self.reactions.setdefault(change.emoji, [])
                 if change.removed and change.from_ in users:
@@ -75,7 +76,8 @@ class Conversation:
 
     `older`: whether the server has more before them; None while it was not asked. `changes` are
     those that came while a page is on its way, which may not know of them yet. `counted_to` is the
-    newest message that `unread` knows of. `newest` orders the conversations.
+    newest message that `unread` knows of. `newest` orders the conversations. The other one of two
+    has the messages up to `peer_got_to`, and has read those up to `peer_read_to`.
     """
 
     key: Key
@@ -86,7 +88,7 @@ class Conversation:
     counted_to: int = 0
     newest: int = NEWEST
     read_to: int = 0
-    peer_read_id: str = ""
+    peer_got_to: int = 0
     peer_read_to: int = 0
     fresh: int = 0
     new_from: int | None = None
@@ -169,6 +171,11 @@ class Conversation:
         if line.deleted and not before and (root := self.by_id(line.thread)) is not None:
             root.replies = max(root.replies - 1, 0)
 
+    def peer_is_at(self, *, got: int = 0, read: int = 0) -> None:
+        """Note how far the other one is; who has read has got it."""
+        self.peer_read_to = max(self.peer_read_to, read)
+        self.peer_got_to = max(self.peer_got_to, got, read)
+
     # --- pages of history ---
 
     def begin_load(self) -> int:
@@ -200,6 +207,7 @@ class Conversation:
                 line = line_of(message, me)
                 self.lines.append(line)
             line.text, line.deleted = message.content, message.deleted
+            line.files = list(message.files)
             line.edited_at = message.edited_at or 0
             line.reactions = {emoji: list(users) for emoji, users in message.reactions.items()}
             line.replies = message.replies
@@ -217,9 +225,7 @@ class Conversation:
             line.replies = max(line.replies, here.get(line.id, 0))
 
     def find_marks(self) -> None:
-        """Find what was not known by its place before: up to where was read, what is new."""
-        if (read := self.by_id(self.peer_read_id)) is not None:
-            self.peer_read_to = max(self.peer_read_to, read.seq)
+        """Find what was not known by its place before: what is new."""
         if self.fresh:
             received = [line for line in self.lines if line.state == "received"]
             if len(received) >= self.fresh:
@@ -233,8 +239,8 @@ class Conversation:
         self.fresh, self.new_from = 0, None
         if another_log:
             self.lines = [line for line in self.lines if line.state != "notice"]
-            self.counted_to = self.read_to = self.peer_read_to = self.newest = 0
-            self.peer_read_id = ""
+            self.counted_to = self.read_to = self.newest = 0
+            self.peer_got_to = self.peer_read_to = 0
 
 
 def line_of(message: Message | ChatEvent | GroupChatEvent, me: str) -> Line:
@@ -250,4 +256,5 @@ def line_of(message: Message | ChatEvent | GroupChatEvent, me: str) -> Line:
         id=message.id,
         thread=message.thread,
         reply_to=message.reply_to,
+        files=list(message.files),
     )

@@ -38,12 +38,14 @@ class Loading:
         self._listed = False
         self._listing = False
         self._watched: set[str] = set()
+        self._ticked: set[Key] = set()
         self._followed: Key | None = None
         self._to_tell: dict[Key, Seen] = {}
         self._telling = False
 
     def online(self) -> None:
         """There is a connection: load what was not loaded yet."""
+        self._ticked.clear()
         if not self._listed:
             self._list()
         self.newest(self._chats.selected)
@@ -116,6 +118,9 @@ class Loading:
     def newest(self, key: Key) -> None:
         """Load the newest page of a conversation, if that was not done yet."""
         chat = self._chats.open(key)
+        if key.kind == "dm" and key not in self._ticked:
+            self._ticked.add(key)
+            self._spawn(self._tick(key))
         if key != self._followed and (chat.channel or self._followed is not None):
             self._spawn(self._follow(key if chat.channel else None, self._followed))
             self._followed = key if chat.channel else None
@@ -123,6 +128,14 @@ class Loading:
                 return
         if key != HOME and chat.older is None and not chat.loading:
             self._spawn(self._page(key, None))
+
+    async def _tick(self, key: Key) -> None:
+        """Ask how far the other one is; from then on, on this connection, it is told."""
+        try:
+            self._chats.receipts(key, await self._client.receipts(self._chats.open(key).chat_id))
+        except ClientError as error:
+            log.info("how far %s is stays unknown: %s", key.name, error)
+        self._changed()
 
     async def _follow(self, key: Key | None, before: Key | None) -> None:
         """Follow a channel in place of the one before; live first, then what was until then."""

@@ -1,6 +1,6 @@
 """What the terminal shows: conversations, their order, what is unread. No I/O, no clock."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from edge.frames import (
@@ -8,6 +8,8 @@ from edge.frames import (
     Activity,
     CaughtUp,
     ChatEvent,
+    DeliveryReceiptEvent,
+    File,
     GroupChatEvent,
     GroupUpdated,
     MemberAdded,
@@ -22,7 +24,7 @@ from edge.frames import (
 
 from ..chat_ids import dm_chat_id, group_chat_id, group_of, other_of
 from ..inbox import ClientEvent
-from ..messages import ChatSummary, MessagePage
+from ..messages import ChatSummary, MessagePage, Receipt
 from .lines import HOME, LINES_MAX, NEWEST, Change, Conversation, Key, Line, line_of
 
 
@@ -128,10 +130,18 @@ class Chats:
     # --- own messages ---
 
     def sending(
-        self, key: Key, client_id: str, text: str, at_ms: int, *, answers: Line | None = None
+        self,
+        key: Key,
+        client_id: str,
+        text: str,
+        at_ms: int,
+        *,
+        answers: Line | None = None,
+        files: Iterable[File] = (),
     ) -> Line:
         """Add a message of our own that is on its way."""
         line = Line(text, "sending", author=self.me, at_ms=at_ms, client_id=client_id)
+        line.files = list(files)
         if answers is not None:
             line.reply_to, line.thread = answers.id, answers.thread or answers.id
         self.open(key).put(line)
@@ -178,6 +188,12 @@ class Chats:
             chat.counted_to = max([chat.counted_to, last, *after])
             chat.newest = max(last, chat.last_seq())
             self.counted(key, newer + (each.unread if chat.read_to < last else 0))
+            self.receipts(key, each.receipts)
+
+    def receipts(self, key: Key, found: Mapping[str, Receipt]) -> None:
+        """Take how far the other one of two is."""
+        if key.kind == "dm" and (other := found.get(key.name)) is not None:
+            self.open(key).peer_is_at(got=other.delivered_seq, read=other.read_seq)
 
     def greet(self) -> None:
         """Say on the first page what there is."""
@@ -217,6 +233,9 @@ class Chats:
                 self._change(event)
             case ReadReceiptEvent():
                 needs += self._read(event)
+            case DeliveryReceiptEvent():
+                if (chat := self.find(event.chat_id)) is not None and event.user_id != self.me:
+                    chat.peer_is_at(got=event.delivered_seq)
             case TypingEvent():
                 self._typing(event, now)
             case PresenceEvent():
@@ -267,9 +286,7 @@ class Chats:
         if chat is None:
             return []
         if event.reader_id != self.me:
-            if chat.key.kind == "dm":
-                chat.peer_read_id = event.last_read_msg_id
-                chat.find_marks()
+            chat.peer_is_at(read=event.read_seq)
             return []
         line = chat.by_id(event.last_read_msg_id)
         if line is None:

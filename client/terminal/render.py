@@ -4,8 +4,12 @@ import re
 from collections.abc import Iterable
 from datetime import date, datetime
 
+from rich.filesize import decimal
 from rich.text import Text
 
+from edge.frames import File
+
+from ..messages import parts_of
 from .lines import HOME, OLDER_MAX, Conversation, Line
 
 _CONTROLS = re.compile(
@@ -67,7 +71,9 @@ def _rule(text: str, width: int) -> str:
 
 def _line(shown: Text, line: Line, chat: Conversation, me: str) -> None:
     if line.state == "notice":
-        shown.append(clean(line.text) + "\n", "italic dim")
+        for part in parts_of(line.text):
+            shown.append(clean(part.text), "bold" if part.found else "italic dim")
+        shown.append("\n")
         return
     name = one_line(line.author)
     written = datetime.fromtimestamp(line.at_ms / 1000)
@@ -78,7 +84,10 @@ def _line(shown: Text, line: Line, chat: Conversation, me: str) -> None:
     if line.deleted:
         shown.append(" message deleted", "italic dim")
     else:
-        shown.append(" " + clean(line.text))
+        if line.text:
+            shown.append(" " + clean(line.text))
+        for file in line.files:
+            shown.append(f" 📎 {_file(file)}", "cyan")
         if line.edited_at:
             shown.append(" (edited)", "dim")
         _state(shown, line, chat)
@@ -92,9 +101,15 @@ def _quote(line: Line, chat: Conversation) -> str:
     if answered is None:
         return "in a thread"
     text = "message deleted" if answered.deleted else one_line(answered.text)
+    if not text:
+        text = ", ".join(one_line(file.name) for file in answered.files)
     if len(text) > QUOTE_MAX:
         text = text[: QUOTE_MAX - 1].rstrip() + "…"
     return f"{one_line(answered.author)}: {text}"
+
+
+def _file(file: File) -> str:
+    return f"{one_line(file.name)} ({decimal(file.size)})"
 
 
 def _state(shown: Text, line: Line, chat: Conversation) -> None:
@@ -103,8 +118,10 @@ def _state(shown: Text, line: Line, chat: Conversation) -> None:
             shown.append("  sending…", "yellow")
         case "failed":
             shown.append(f"  ✗ not sent: {clean(line.reason)} (/retry)", "red")
-        case "sent" if line.seq <= chat.peer_read_to:
+        case "sent" if chat.key.kind == "dm" and line.seq <= chat.peer_read_to:
             shown.append("  ✓✓", "green")
+        case "sent" if chat.key.kind == "dm" and line.seq <= chat.peer_got_to:
+            shown.append("  ✓✓", "dim")
         case "sent":
             shown.append("  ✓", "dim green")
 

@@ -1,13 +1,17 @@
-"""What the user does in the terminal: says, changes, reacts, and looks after groups."""
+"""What the user does in the terminal: says, changes, reacts, finds, and looks after groups."""
 
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from uuid import uuid4
 
+from edge.frames import File
+
 from ..client import Client
-from ..errors import ClientError
+from ..errors import ClientError, RequestFailed
 from ..groups import Group
 from .commands import GroupCommand, Reacted, Reply, Rewrite
+from .found import SHOWN, found
 from .lines import HOME, Conversation, Key, Line
 from .loading import Spawn
 from .model import Chats
@@ -66,6 +70,7 @@ class Talk:
                 line.text,
                 reply_to=line.reply_to,
                 thread=line.thread,
+                attachments=[file.id for file in line.files],
                 client_id=client_id,
                 deadline_s=SEND_WITHIN_S,
             )
@@ -94,6 +99,64 @@ class Talk:
                 self._spawn(self._told(client.react(*where, emoji, remove=again)))
             case None:
                 self._spawn(self._told(client.delete(*where)))
+
+    # --- finding ---
+
+    def find(self, words: str) -> None:
+        """Look for messages in all conversations."""
+        self._spawn(self._told(self._find(words, self._chats.selected)))
+
+    async def _find(self, words: str, key: Key) -> None:
+        page = await self._client.search(words, limit=SHOWN)
+        self._chats.notice(found(page, words, self._chats), key=key)
+
+    # --- files ---
+
+    def send_file(self, path: str) -> None:
+        """Upload a file and send it to the conversation that is looked at."""
+        key = self._chats.selected
+        if key == HOME:
+            self._chats.notice(NOWHERE)
+            return
+        source = Path(path.strip("\"'")).expanduser()
+        self._chats.notice(f"Sending {source.name}…", key=key)
+        self._spawn(self._file(key, source))
+
+    async def _file(self, key: Key, source: Path) -> None:
+        try:
+            file = await self._client.upload(self._chats.open(key).chat_id, source)
+        except ClientError as error:
+            self._chats.notice(f"{source.name} was not sent: {_why(error)}.", key=key)
+        except OSError as error:
+            self._chats.notice(f"{source.name} cannot be read: {error.strerror}.", key=key)
+        else:
+            now_ms = int(time.time() * 1000)
+            line = self._chats.sending(key, str(uuid4()), "", now_ms, files=[file])
+            await self._send(key, line)
+        self._changed()
+
+    def save_file(self, folder: str) -> None:
+        """Keep the last file of the conversation that is looked at."""
+        files = [file for line in self._chats.current.lines for file in line.files]
+        if not files:
+            self._chats.notice("There is no file here yet.")
+            return
+        target = Path(folder.strip("\"'")).expanduser()
+        if not target.is_dir():
+            self._chats.notice(f"There is no folder {target}.")
+            return
+        self._spawn(self._save(self._chats.selected, files[-1], target))
+
+    async def _save(self, key: Key, file: File, folder: Path) -> None:
+        try:
+            path = await self._client.download(file.id, folder)
+        except ClientError as error:
+            self._chats.notice(f"{file.name} was not saved: {plain(error)}.", key=key)
+        except OSError as error:
+            self._chats.notice(f"It cannot be saved there: {error.strerror}.", key=key)
+        else:
+            self._chats.notice(f"Saved as {path}.", key=key)
+        self._changed()
 
     # --- groups ---
 
@@ -140,6 +203,12 @@ class Talk:
         except ClientError as error:
             self._chats.notice(f"That did not work: {plain(error)}.")
         self._changed()
+
+
+def _why(error: ClientError) -> str:
+    """What the server says of a file is for people already."""
+    said = error.message if isinstance(error, RequestFailed) else ""
+    return said.removeprefix("file: ") if said.startswith("file: ") else plain(error)
 
 
 def _why_not(chat: Conversation, line: Line | None, own: bool) -> str:

@@ -16,6 +16,7 @@ _WORDS: list[tuple[type[errors.ClientError], str]] = [
     (errors.Overloaded, "the server has too much to do just now"),
     (errors.Unavailable, "a part of the server is down just now"),
     (errors.ServerTimeout, "the server took too long"),
+    (errors.TransferStalled, "it does not get on; try again"),
     (errors.OutboxFull, "too many messages are waiting already"),
     (errors.TokenExpired, "Your token has expired. Get a new one and start again."),
     (errors.Unauthorized, "The server did not accept your token. Get a new one and start again."),

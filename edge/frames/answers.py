@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
 
 from .fields import GroupKind, RequestId
 
@@ -27,6 +27,7 @@ class Limits(Struct, kw_only=True, frozen=True):
     typing_interval_s: float = 3.0
     connections_per_user: int = 8
     history_page: int = 200
+    file_bytes: int = 100 * 1024 * 1024
 
 
 class Welcome(Struct, tag="welcome", kw_only=True):
@@ -59,7 +60,7 @@ class CaughtUp(Struct, tag="caught_up", kw_only=True):
 
 
 class Ack(Struct, tag="ack", kw_only=True):
-    """The write is on disk."""
+    """The write is on disk: at `seq` (`sent`), or on its way to its chat's home (`accepted`, 0)."""
 
     id: RequestId | None
     client_id: str
@@ -90,13 +91,29 @@ class Result(Struct, tag="result", kw_only=True, omit_defaults=True):
     group: dict[str, Any] | None = None
     members: list[dict[str, Any]] | None = None
     messages: list[dict[str, Any]] | None = None
+    hits: list[dict[str, Any]] | None = None
+    total: int | None = None
     chats: list[dict[str, Any]] | None = None
     counts: dict[str, int] | None = None
     more: bool | list[str] | None = None
     chat_id: str | None = None
     last_read_msg_id: str | None = None
+    receipts: dict[str, dict[str, Any]] | None = None
     presence: dict[str, dict[str, Any]] | None = None
     expires_at: int | None = None
+
+
+class File(Struct, kw_only=True):
+    """What is known of a file; `thumbnail` is a path on the server, of images only."""
+
+    id: str
+    name: str
+    size: int
+    content_type: str
+    sha256: str = ""
+    width: int | None = None
+    height: int | None = None
+    thumbnail: str | None = None
 
 
 class Event(Struct, kw_only=True):
@@ -119,6 +136,7 @@ class ChatEvent(Event, tag="chat", kw_only=True):
     reply_to: str | None = None
     thread: str | None = None
     attachments: list[str] = []
+    files: list[File] = []
     mentions: list[str] = []
 
 
@@ -135,6 +153,7 @@ class GroupChatEvent(Event, tag="group_chat", kw_only=True):
     reply_to: str | None = None
     thread: str | None = None
     attachments: list[str] = []
+    files: list[File] = []
     mentions: list[str] = []
 
 
@@ -170,7 +189,33 @@ class ReadReceiptEvent(Struct, tag="read_receipt", kw_only=True):
     chat_id: str
     reader_id: str
     last_read_msg_id: str
+    read_seq: int = 0
     seq: int | None = None
+
+
+class DeliveryReceiptEvent(Struct, tag="delivery_receipt", kw_only=True):
+    """A device of a user has stored a chat up to a message."""
+
+    chat_id: str
+    user_id: str
+    last_delivered_msg_id: str
+    delivered_seq: int = 0
+
+
+class WriteRefused(Event, tag="write_refused", kw_only=True):
+    """The site where the chat lives does not take an accepted write of this user."""
+
+    id: str
+    client_id: str
+    code: str
+    message: str
+
+
+class Provisional(Struct, tag="provisional", kw_only=True):
+    """A message that is not in its chat's order yet: `event` is like a `chat` without `seq`."""
+
+    chat_id: str
+    event: Raw
 
 
 class MemberAdded(Event, tag="member_added", kw_only=True):
@@ -244,6 +289,9 @@ ServerFrame = (
     | MessageDeleted
     | Reaction
     | ReadReceiptEvent
+    | DeliveryReceiptEvent
+    | WriteRefused
+    | Provisional
     | MemberAdded
     | MemberRemoved
     | GroupUpdated

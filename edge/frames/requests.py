@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from .fields import (
     ChatId,
@@ -17,6 +17,7 @@ from .fields import (
     RequestId,
     Role,
     Seq,
+    UnixMs,
     UserId,
 )
 
@@ -94,6 +95,21 @@ class ReadReceipt(Struct, tag="read_receipt", kw_only=True):
     id: RequestId | None = None
 
 
+class DeliveryReceipt(Struct, tag="delivery_receipt", kw_only=True):
+    """A device of the user has stored a chat up to this message."""
+
+    chat_id: ChatId
+    last_delivered_msg_id: MessageId
+    id: RequestId | None = None
+
+
+class Receipts(Struct, tag="receipts", kw_only=True):
+    """How far each member of a chat has read it, and got it."""
+
+    chat_id: ChatId
+    id: RequestId | None = None
+
+
 class History(Struct, tag="history", kw_only=True):
     """Messages of a chat, newest first, between two messages of it."""
 
@@ -102,6 +118,19 @@ class History(Struct, tag="history", kw_only=True):
     after: MessageId | None = None
     thread: MessageId | None = None
     limit: Annotated[int, Meta(ge=1)] = 50
+    id: RequestId | None = None
+
+
+class Search(Struct, tag="search", kw_only=True):
+    """Messages that have these words, in all chats of the user or in one."""
+
+    query: Annotated[str, Meta(max_length=1000)]
+    chat_id: ChatId | None = None
+    from_: UserId | None = field(name="from", default=None)
+    since: UnixMs | None = None
+    until: UnixMs | None = None
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+    offset: Annotated[int, Meta(ge=0, le=1000)] = 0
     id: RequestId | None = None
 
 
@@ -253,7 +282,10 @@ Request = (
     | Delete
     | React
     | ReadReceipt
+    | DeliveryReceipt
+    | Receipts
     | History
+    | Search
     | Chats
     | Unread
     | Typing

@@ -59,6 +59,12 @@ async def test_nats_away_for_ten_seconds(site: Site) -> None:
         await b.until("chat", content="after")
         assert b.contents() == ["before", "during", "after"]
 
+        # The workers come back by themselves too.
+        made = {"client_id": "made", "name": "made", "members": [bob]}
+        async with asyncio.timeout(20):
+            while (answer := await a.ask("group_create", **made))["type"] == "error":
+                assert answer["retryable"] is True, answer
+
 
 def missing_of(site: Site) -> str:
     try:

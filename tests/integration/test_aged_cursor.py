@@ -5,8 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from broker.bus import Bus
-from broker.config import BrokerConfig
+from tests.brokers import make_bus
 from tests.chat import Clients, names
 from tests.servers import Site
 
@@ -42,7 +41,7 @@ async def test_every_chat_with_news_is_in_missing(fresh_site: Site, tmp_path: Pa
 
 async def purge(site: Site) -> None:
     """Let all events leave the log, once MongoDB has them."""
-    async with Bus(BrokerConfig(urls=(site.nats.url,)), name="test") as bus:
+    async with make_bus(site.nats.url) as bus:
         await bus.wait_connected(5)
         while True:
             reply = await bus.request("$JS.API.CONSUMER.INFO.CHAT.persist", timeout_s=5)

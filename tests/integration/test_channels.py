@@ -99,11 +99,13 @@ async def test_activity_comes_once_in_two_seconds_and_last(site: Site) -> None:
         for number in range(20):
             ack = await one.tell(group_id, str(number))
             await asyncio.sleep(0.05)
-        assert time.monotonic() - begun < 2, "too slow a machine to say anything"
+        if time.monotonic() - begun >= 2:
+            pytest.skip("too slow a machine to say anything")
         await two.until("activity", seq=ack["seq"])
         assert 1.8 < time.monotonic() - begun < 3
         await asyncio.sleep(2.2)
         await up_to_date(two)
+        await up_to_date(one)
         assert len(activities(two)) == 2
         assert activities(two)[-1] == ack["seq"]
         assert told(one) == [str(number) for number in range(20)]

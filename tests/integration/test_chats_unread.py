@@ -10,6 +10,9 @@ import pytest
 
 from broker import events, subjects
 from broker.bus import Bus
+from store.config import StoreConfig
+from store.database import connect as connect_database
+from store.history import History, counting
 from tests.brokers import make_bus
 from tests.chat import Chat, Clients, Frame, names
 from tests.mirror import deleted, edited, message, store_in_log, until_persisted
@@ -150,6 +153,54 @@ async def test_unread_is_exact_up_to_a_thousand(site: Site, bus: Bus) -> None:
             refused = await client.ask("unread", chat_ids=chat_ids)
             assert refused["type"] == "error"
             assert refused["code"] in ("invalid", "not_member")
+
+
+async def test_deleted_messages_are_not_unread(site: Site, bus: Bus) -> None:
+    (alice,) = names("alice")
+    expected: dict[str, int] = {}
+    found: list[events.Message | events.Change] = []
+    for count, gone in ((3, 1), (5, 5), (1005, 4), (1005, 5), (1005, 6)):
+        (peer,) = names(f"peer{gone}")
+        theirs = [message(peer, alice, str(number)) for number in range(count)]
+        # A deletion may reach MongoDB before its message.
+        found += [*theirs, message(alice, peer, "own"), *map(deleted, theirs[:gone])]
+        expected[subjects.dm(alice, peer)] = min(count - gone, 1000)
+    await store_in_log(bus, found)
+    await until_persisted(bus)
+    async with Clients() as connect:
+        client = await connect(site.edges[0], alice)
+        full = [chat for chat, count in expected.items() if count == 1000]
+        assert await unread(client, *expected) == (expected, full)
+        listed = {each["chat_id"]: each["unread"] for each in await chats(client)}
+        assert listed == expected
+
+        # One that is deleted now is not counted with the next question.
+        (peer,) = names("peer")
+        other = await connect(site.edges[1], peer)
+        said = [await other.say(alice, text) for text in "12"]
+        chat, last = said[1]["chat_id"], said[1]["message_id"]
+        assert await unread(client, chat) == ({chat: 2}, [])
+        gone_now = await other.write("delete", chat_id=chat, message_id=last)
+        assert gone_now["type"] == "ack"
+        assert await unread(client, chat) == ({chat: 1}, [])
+
+
+async def test_counting_reads_only_the_index(site: Site, bus: Bus) -> None:
+    alice, bob = names("alice", "bob")
+    said = [message(bob, alice, str(number)) for number in range(30)]
+    await store_in_log(bus, [*said, *map(deleted, said[:10])])
+    await until_persisted(bus)
+    async with connect_database(StoreConfig(url=site.mongo.url)) as database:
+        history = History(database, chat_of=subjects.group)
+        chat = subjects.dm(alice, bob)
+        assert await history.unread(alice, {chat: 0}) == {chat: 20}
+        plan = await database["messages"].database.command(
+            "explain",
+            {"aggregate": "messages", "pipeline": counting(alice, chat, 0), "cursor": {}},
+            verbosity="executionStats",
+        )
+        stats = plan.get("executionStats") or plan["stages"][0]["$cursor"]["executionStats"]
+        assert (stats["totalKeysExamined"] >= 20, stats["totalDocsExamined"]) == (True, 0)
 
 
 async def test_a_thousand_chats(site: Site, bus: Bus) -> None:

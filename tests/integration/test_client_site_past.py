@@ -13,6 +13,7 @@ from client import (
     ChatEvent,
     Client,
     ClientEvent,
+    DeliveryReceiptEvent,
     FileCursorStore,
     MemoryCursorStore,
     MessageDeleted,
@@ -137,6 +138,28 @@ async def test_unread_and_receipts_on_all_devices(site: Site) -> None:
         await sender_says(site, "past-f")
         event = await until(again, ReadReceiptEvent | ChatEvent)  # type: ignore[arg-type]
         assert isinstance(event, ChatEvent), "it does not come twice"
+
+
+async def test_ticks(site: Site) -> None:
+    one, two = site.edges
+    async with (
+        Client(one.url, token("past-g"), user="past-g") as sender,
+        Client(two.url, token("past-h"), user="past-h", delivery_receipts=True) as receiver,
+    ):
+        acks = [await sender.send("past-h", f"message {n}") for n in range(3)]
+        chat_id = acks[0].chat_id
+        received = asyncio.create_task(until(receiver, ChatEvent, lambda each: each.seq == 0))
+        told = await until(
+            sender, DeliveryReceiptEvent, lambda event: event.delivered_seq == acks[2].seq
+        )
+        assert (told.user_id, told.last_delivered_msg_id) == ("past-h", acks[2].message_id)
+        received.cancel()
+        await asyncio.wait([received])
+        await receiver.read(chat_id, acks[1].message_id)
+        known = (await sender.receipts(chat_id))["past-h"]
+        assert (known.read_seq, known.delivered_seq) == (acks[1].seq, acks[2].seq)
+        (chat,) = (await sender.chats()).chats
+        assert chat.receipts == {"past-h": known}
 
 
 async def sender_says(site: Site, to: str) -> None:

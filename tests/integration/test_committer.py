@@ -14,12 +14,13 @@ from broker.committer import Committed, Committer, Outcome
 from broker.config import BrokerConfig
 from broker.declared import declared
 from broker.errors import Conflict, Overloaded, Refused, Unavailable
-from broker.log import Log
+from broker.log import STREAM, Log
 from broker.streams import MAX_EVENT_BYTES, ensure
 from tests.brokers import (
     Event,
     Outcomes,
     all_events,
+    api,
     batch_at,
     event_at,
     last_seq,
@@ -133,6 +134,18 @@ async def test_a_duplicate_of_a_stored_message_gets_the_first_one(
     assert await committer.commit("group.a", b"again", msg_id="m") == Committed(1, b"first")
     assert await committer.commit("dm.a.b", b"elsewhere", msg_id="m") == Committed(1, b"first")
     assert await last_seq(bus) == 2
+
+
+async def test_a_duplicate_of_a_deleted_message_holds_up_no_one(
+    bus: Bus, committer: Committer
+) -> None:
+    """It was tried until the deadline of 15 s, and everything behind it waited."""
+    await committer.commit("group.a", b"first", msg_id="m")
+    await api(bus, f"STREAM.MSG.DELETE.{STREAM}", {"seq": 1})
+    async with asyncio.timeout(5):
+        with pytest.raises(Refused, match="event 1, its first sending, was deleted"):
+            await committer.commit("group.a", b"again", msg_id="m")
+        assert await committer.commit("group.a", b"next", msg_id="n") == Committed(2)
 
 
 async def test_a_duplicate_in_a_batch_spoils_it_for_no_one(bus: Bus, committer: Committer) -> None:

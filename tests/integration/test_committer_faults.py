@@ -7,13 +7,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from bench.proxy import Direction, Proxy
 from broker import committer as committer_module
 from broker.bus import Bus
 from broker.committer import Committed, Committer
 from broker.errors import Conflict, Unavailable
 from broker.log import Log
 from tests.brokers import Outcomes, all_events, api, commit_all, make_bus, prepare, until_stored
-from tests.proxy import Direction, Proxy
 from tests.servers import Nats, eventually
 
 pytestmark = pytest.mark.anyio

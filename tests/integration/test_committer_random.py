@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import pytest
 
+from bench.proxy import Direction, Proxy
 from broker import committer as committer_module
 from broker.bus import Bus
 from broker.committer import Committed, Committer, Outcome
 from broker.errors import BrokerError, Overloaded, Unavailable
 from broker.log import Log
 from tests.brokers import all_events, make_bus, prepare
-from tests.proxy import Direction, Proxy
 from tests.servers import Nats
 
 pytestmark = pytest.mark.anyio

@@ -61,6 +61,7 @@ async def test_welcome_says_what_the_server_is_and_allows(site: Site) -> None:
         "typing_interval_s": 3.0,
         "connections_per_user": 8,
         "history_page": 200,
+        "file_bytes": 104_857_600,
     }
     assert one.welcome["heartbeat_s"] == 30
     assert one.welcome["server"].keys() == {"name", "version", "site"}

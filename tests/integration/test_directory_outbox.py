@@ -10,9 +10,15 @@ from typing import Any
 import pytest
 from pymongo import AsyncMongoClient
 
+from broker import events
+from broker.bus import Bus
+from broker.log import Log
+from store.directory import OutboxEntry
+from tests.brokers import api, make_bus
 from tests.chat import Chat, Clients, Frame, names
 from tests.edges import trouble
 from tests.servers import Hikyaku, Site, eventually
+from workers.directory import identified
 
 pytestmark = pytest.mark.anyio
 
@@ -219,6 +225,52 @@ async def test_changes_while_nats_restarts_are_told_once(site: Site) -> None:
         await outbox_of(site, 0)
         seqs = [each["seq"] for each in two.durable()]
         assert seqs == sorted(set(seqs))
+
+
+async def test_what_was_told_in_part_long_ago_is_told_once(site: Site) -> None:
+    """As after an outage longer than JetStream knows message ids: here it knows them for 0.1 s."""
+    alice, bob, carol, group_id = names("alice", "bob", "carol", "g")
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(site.mongo.url)
+    async with Clients() as connect, make_bus(site.nats.url) as bus:
+        await bus.wait_connected(10)
+        one = await connect(site.edges[0], alice)
+        two = await connect(site.edges[1], bob)
+        await one.group(bob, group_id=group_id)
+        await two.until("member_added")
+        config = (await api(bus, "STREAM.INFO.CHAT"))["config"]
+        await api(bus, "STREAM.UPDATE.CHAT", {**config, "duplicate_window": 100_000_000})
+        try:
+            event = events.MemberAdded(
+                chat_id=f"group.{group_id}", group_id=group_id, by=alice, users=[carol],
+                name="x", kind="group", size=3,
+            )  # fmt: skip
+            told_to = [f"group.{group_id}", f"user.{carol}"]
+            what = [(subject, events.encode(event)) for subject in told_to]
+            at = time.time_ns() // 10**6 - 90_000
+            msg_ids = [each[0] for each in identified(OutboxEntry(group_id, 2, what, at))]
+            assert await _publish(bus, *what[0], msg_ids[0])
+            assert await _publish(bus, "user.probe", what[1][1], "probe")
+            deadline = time.monotonic() + 20
+            while not await _publish(bus, "user.probe", what[1][1], "probe"):
+                assert time.monotonic() < deadline
+            await two.until("member_added", users=[carol])
+            entry = {"_id": {"group": group_id, "version": 2}, "at": at, "events": what}
+            await client["hikyaku"]["outbox"].insert_one(entry)
+            await outbox_of(site, 0)
+            await one.tell(group_id, "end")
+            await two.until("group_chat", content="end")
+            assert len(told(two, "member_added", group_id)) == 2
+            assert (await Log(bus).last([f"user.{carol}"]))[0].data == what[1][1]
+        finally:
+            await api(bus, "STREAM.UPDATE.CHAT", config)
+            await client.close()
+
+
+async def _publish(bus: Bus, subject: str, data: bytes, msg_id: str) -> bool:
+    """Publish; whether it was new."""
+    header = f"NATS/1.0\r\nNats-Msg-Id: {msg_id}\r\n\r\n".encode()
+    reply = await bus.request(subject, data, timeout_s=5, header=header)
+    return not json.loads(reply.data).get("duplicate")
 
 
 async def test_one_bad_entry_does_not_keep_the_others_back(site: Site) -> None:

@@ -108,7 +108,7 @@ async def test_what_was_sent_before_is_acked_before_the_close(site: Site, tmp_pa
         site.nats.process.send(signal.SIGSTOP)
         for number in range(10):
             await client.send("chat", id=number, client_id=f"c{number}", to=bob, content="x")
-        await eventually(lambda: "commit_waiting 10" in edge.get("/metrics"))
+        await eventually(lambda: "commit_waiting_events 10" in edge.get("/metrics"))
         stop(edge)
         await eventually(lambda: bool(not_ready(edge)))
         site.nats.process.send(signal.SIGCONT)

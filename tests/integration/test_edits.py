@@ -243,7 +243,7 @@ async def test_a_deleted_message_leaves_no_content_in_mongodb(site: Site, bus: B
     secret = f"secret {uuid4().hex}"
     async with Clients() as connect:
         a = await connect(site.edges[0], alice)
-        said = await a.say(bob, secret, attachments=[f"{secret} file"], mentions=[secret])
+        said = await a.say(bob, secret, mentions=[secret])
         await done(a, "edit", said, content=f"{secret} edited")
         await done(a, "react", said, emoji="+1")
         await until_persisted(bus)

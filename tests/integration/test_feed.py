@@ -3,86 +3,31 @@
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
 
+from bench.proxy import Proxy
 from broker import feed as feed_module
-from broker.bus import Bus, RawHandler
 from broker.committer import Committer
 from broker.config import BrokerConfig
 from broker.errors import BrokerError, Unavailable
 from broker.feed import Feed
-from broker.log import Log, Page
+from broker.log import Log, LogState, Page
 from broker.streams import Stream, chat_stream, ensure
-from tests.brokers import all_events, api, commit_all, last_seq, make_bus, prepare, until_stored
-from tests.proxy import Proxy
+from tests.brokers import (
+    api,
+    commit_all,
+    last_seq,
+    make_bus,
+    prepare,
+    until_stored,
+)
+from tests.feeds import Live, Loss, LossyBus, Site
 from tests.servers import Nats, eventually
 
 pytestmark = pytest.mark.anyio
-
-Live = tuple[bytes, bytes, bytes | None, bytes]
-Loss = Callable[[Live], list[Live]]
-"""What becomes of a live message: nothing, itself, itself twice, itself with earlier ones."""
-
-
-class LossyBus(Bus):
-    """Loses, doubles or reorders live messages between the connection and the feed."""
-
-    def __init__(self, url: str):
-        super().__init__(BrokerConfig(urls=(url,)), name="live")
-        self.loss: Loss = lambda message: [message]
-        self.lost = 0
-
-    def subscribe(self, subject: str, handler: RawHandler, *, queue: str = "") -> int:
-        def receive(*message: object) -> None:
-            passing = self.loss(message)  # type: ignore[arg-type]
-            self.lost += not passing
-            for each in passing:
-                handler(*each)
-
-        return super().subscribe(
-            subject, receive if subject.startswith("live.") else handler, queue=queue
-        )
-
-
-class Site:
-    """A server with a log, a lossy live connection and a good one."""
-
-    def __init__(self, nats: Nats, live: LossyBus, good: Bus):
-        self.nats = nats
-        self.live = live
-        self.good = good
-        self.log = Log(good)
-        self.events: list[tuple[int, str, bytes]] = []
-        self.resets = 0
-
-    def feed(self) -> Feed:
-        return Feed(self.live, self.log, self._on_event, self._on_reset)
-
-    def _on_event(self, seq: int, subject: str, data: bytes) -> None:
-        self.events.append((seq, subject, data))
-
-    def _on_reset(self) -> None:
-        self.resets += 1
-
-    async def write(self, count: int, subject: str = "group.a") -> None:
-        await commit_all(self.good, [(subject, b"%d" % number) for number in range(count)])
-
-    async def delivered(self, seq: int, within_s: float = 20) -> None:
-        await eventually(
-            lambda: bool(self.events) and self.events[-1][0] >= seq,
-            within_s=within_s,
-            what=f"{seq} delivered; there are {len(self.events)} to {self.events[-1:]}",
-        )
-
-    async def assert_exact(self, *, after: int = 0) -> None:
-        """The feed delivered the log after `after`, as the leader has it."""
-        stored = [(each.seq, each.subject, each.data) for each in await all_events(self.good)]
-        assert self.events == stored[after:]
-        assert self.live.handler_errors == 0
-        assert self.resets == 0
 
 
 @pytest.fixture
@@ -384,6 +329,58 @@ async def test_a_log_that_went_back_is_noticed(site: Site, monkeypatch: pytest.M
         await ensure(site.good, [same])
         await site.write(5)
         await eventually(lambda: site.resets == 1, within_s=10)
+
+
+async def test_a_log_that_went_back_and_has_grown_again_is_noticed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "CHECK_S", 1000.0)
+    declared = chat_stream(BrokerConfig())
+    epoch = (await site.log.state()).epoch
+
+    async def check(feed: Feed) -> None:
+        before = feed.checked_at
+        feed._check_wanted.set()
+        await eventually(lambda: feed.checked_at > before)
+
+    async with site.feed() as feed:
+        await site.write(10)
+        await site.delivered(10)
+        await check(feed)
+        await api(site.good, "STREAM.DELETE.CHAT")
+        same = Stream(declared.name, {**declared.config, "metadata": {"epoch": epoch}})
+        await ensure(site.good, [same])
+        await site.write(5)
+        await check(feed)
+        assert site.resets == 0
+        await site.write(20)
+        await check(feed)
+        await eventually(lambda: site.resets == 1)
+
+
+async def test_one_who_says_that_the_log_is_shorter_is_not_believed_at_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a server does that led, and was cut off meanwhile."""
+    monkeypatch.setattr(feed_module, "CHECK_S", 0.1)
+    asked = 0
+    state = site.log.state
+
+    async def stale(*, timeout_s: float = 5.0) -> LogState:
+        nonlocal asked
+        asked += 1
+        told = await state(timeout_s=timeout_s)
+        return told._replace(last_seq=3) if 3 <= asked < 6 else told
+
+    monkeypatch.setattr(site.log, "state", stale)
+    async with site.feed():
+        await site.write(10)
+        await site.delivered(10)
+        asked = 2
+        await eventually(lambda: asked > 10)
+        await site.write(10)
+        await site.delivered(20)
+    await site.assert_exact()
 
 
 async def test_a_missing_log_is_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,27 @@ async def everything(client: Chat, chat_id: str, limit: int = 200) -> list[Frame
     return found
 
 
+async def test_large_messages_come_in_smaller_pages(site: Site, bus: Bus) -> None:
+    alice, bob = names("alice", "bob")
+    said = [message(alice, bob, f"{number} " + "x" * 16_000) for number in range(100)]
+    await store_in_log(bus, said)
+    chat = subjects.dm(alice, bob)
+    async with Clients() as connect:
+        client = await connect(site.edges[0], alice)
+        newest: list[str] = []
+        more, fields = True, dict[str, str]()
+        while more:
+            page = await history(client, chat, limit=100, **fields)
+            newest += [each["id"] for each in page["messages"]]
+            more, fields = page["more"], {"before": newest[-1]}
+            assert 0 < len(page["messages"]) < 100
+        assert newest == [each.id for each in reversed(said)]
+        page = await history(client, chat, limit=100, after=said[0].id)
+        oldest = [each["id"] for each in page["messages"]]
+        assert page["more"]
+        assert oldest == [each.id for each in reversed(said[1 : len(oldest) + 1])]
+
+
 async def filled(bus: Bus, count: int) -> tuple[str, str, list[str]]:
     """A chat of two new users with `count` messages; the user, the chat, the ids in order."""
     alice, bob = names("alice", "bob")
@@ -113,7 +134,6 @@ async def test_a_message_is_as_it_was_delivered(site: Site) -> None:
             content_type="markdown",
             reply_to=first["message_id"],
             thread=first["message_id"],
-            attachments=["file"],
             mentions=[bob],
         )
         live = await b.until("chat", content="all fields")

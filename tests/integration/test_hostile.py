@@ -331,7 +331,7 @@ async def test_a_slow_consumer_is_told_4208(edge: Hikyaku) -> None:
         group_id = (await one.group(carol))["group_id"]
         for _ in range(30):
             await flood(one, group_id, 40)
-            if 'closes_total{reason="slow' in edge.get("/metrics"):
+            if 'closes_total{reason="slow_consumer"} 0.0' not in edge.get("/metrics"):
                 break
         assert await slow.closed() == 4208
 

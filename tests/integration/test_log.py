@@ -1,16 +1,18 @@
 """Reading the log by Direct Get, on a real server."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
+from bench.proxy import Proxy
 from broker import log as log_module
 from broker.bus import Bus, Reply
+from broker.committer import Committer
 from broker.errors import Overloaded, Refused, Unavailable
-from broker.log import ApiError, Log, Stored, api_error, header_value, sequence_of, stored
-from tests.brokers import api, commit_all, event_at, make_bus, prepare
-from tests.proxy import Proxy
+from broker.log import BATCH, ApiError, Log, Stored, api_error, header_value, sequence_of, stored
+from tests.brokers import Outcomes, api, commit_all, event_at, make_bus, prepare
 from tests.servers import Nats, eventually
 
 pytestmark = pytest.mark.anyio
@@ -84,7 +86,8 @@ async def test_state(bus: Bus, log: Log) -> None:
     await commit_all(bus, [("group.a", b"")] * 5)
     await api(bus, "STREAM.PURGE.CHAT", {"seq": 3})
     state = await log.state()
-    assert state == (empty.epoch, 3, 5)
+    assert state[:4] == (empty.epoch, 3, 5, 3)
+    assert 0 < state.bytes < state.max_bytes
 
 
 async def test_get(bus: Bus, log: Log) -> None:
@@ -104,6 +107,24 @@ async def test_next_tells_the_message_id(bus: Bus, log: Log) -> None:
 
 
 # --- many ---
+
+
+async def test_find_by_message_id(bus: Bus, log: Log) -> None:
+    """Over several pages, and not before the given time."""
+    outcomes = Outcomes()
+    count = BATCH + 50
+    async with Committer(bus, log) as committer:
+        for number in range(count):
+            committer.submit("dm.a.b", b"x", msg_id=f"id{number}", done=outcomes(f"id{number}"))
+            committer.submit("dm.a.c", b"x", msg_id=f"c{number}", done=outcomes(f"c{number}"))
+        await committer.drain(60)
+    since_s = time.time() - 60
+    for name in ("id0", f"id{BATCH - 1}", f"id{count - 1}"):
+        assert await log.find("dm.a.b", name, since_s=since_s) == outcomes.seq(name)
+    assert await log.find("dm.a.b", "c0", since_s=since_s) == 0, "another subject"
+    assert await log.find("dm.a.b", "id", since_s=since_s) == 0
+    assert await log.find("dm.a.x", "id0", since_s=since_s) == 0
+    assert await log.find("dm.a.b", "id0", since_s=time.time() + 60) == 0
 
 
 async def test_read_pages(bus: Bus, log: Log) -> None:

@@ -11,9 +11,10 @@ from broker import events, subjects
 from broker.consumer import Puller
 from broker.log import STREAM
 from tests.brokers import api, commit_all
+from tests.metrics import above
 from tests.mirror import (
-    assert_mirrors,
     behind,
+    compare,
     conversation,
     message,
     store_in_log,
@@ -21,7 +22,7 @@ from tests.mirror import (
     until_persisted,
 )
 from tests.servers import eventually
-from tests.stage import Stage, metric
+from tests.stage import Stage, lag, metric
 from workers.persist import CONSUMER
 
 pytestmark = pytest.mark.anyio
@@ -48,18 +49,20 @@ async def test_everything_once_whatever_comes_again(stage: Stage) -> None:
     for part in talk:
         await store_in_log(stage.bus, part)
     await until_persisted(stage.bus)
-    assert await assert_mirrors(stage.bus, stage.database) >= sum(map(len, talk))
-    done = [metric(each, "persisted_total") for each in (first, second)]
+    assert await compare(stage.bus, stage.database) >= sum(map(len, talk))
+    done = [metric(each, "persist_events_total") for each in (first, second)]
     assert sum(done) == sum(map(len, talk))
     assert all(done), "one of them did nothing"
 
     documents = {each["_id"]: each async for each in stage.database["messages"].find()}
     await api(stage.bus, f"CONSUMER.DELETE.{STREAM}.{CONSUMER.name}")
     await until_persisted(stage.bus)
-    assert metric(first, "persisted_total") + metric(second, "persisted_total") > sum(done)
+    assert metric(first, "persist_events_total") + metric(second, "persist_events_total") > sum(
+        done
+    )
     assert {each["_id"]: each async for each in stage.database["messages"].find()} == documents
-    await assert_mirrors(stage.bus, stage.database)
-    assert metric(first, "dead_letters_total") == 0
+    await compare(stage.bus, stage.database)
+    assert metric(first, "consumer_dead_letters_total", consumer="persist") == 0
 
 
 async def test_killed_between_write_and_acknowledgement(stage: Stage) -> None:
@@ -72,9 +75,9 @@ async def test_killed_between_write_and_acknowledgement(stage: Stage) -> None:
     assert written > 0
     await living.start()
     await until_persisted(stage.bus)
-    await assert_mirrors(stage.bus, stage.database)
-    assert metric(living, "persisted_total") >= written, "it was written again"
-    assert metric(living, "dead_letters_total") == 0
+    await compare(stage.bus, stage.database)
+    assert metric(living, "persist_events_total") >= written, "it was written again"
+    assert metric(living, "consumer_dead_letters_total", consumer="persist") == 0
 
 
 async def test_a_worker_that_stops_gives_back_what_it_has(stage: Stage) -> None:
@@ -102,7 +105,7 @@ async def test_a_worker_that_stops_gives_back_what_it_has(stage: Stage) -> None:
     await eventually(lambda: not worker.process.running)
     await stage.persist().start()
     await until_persisted(stage.bus)
-    await assert_mirrors(stage.bus, stage.database)
+    await compare(stage.bus, stage.database)
 
 
 async def test_mongodb_away_for_ten_seconds(stage: Stage) -> None:
@@ -116,19 +119,21 @@ async def test_mongodb_away_for_ten_seconds(stage: Stage) -> None:
     for part in talk:
         await store_in_log(stage.bus, part)
     count = sum(map(len, talk))
-    await eventually(lambda: metric(worker, "pending") == count, what="the lag is seen")
-    await eventually(lambda: metric(worker, "oldest_seconds") > 8, within_s=15)
-    assert metric(worker, "retries_total") > 0
+    await eventually(lambda: lag(worker) == count, what="the lag is seen")
+    await eventually(
+        lambda: metric(worker, "consumer_oldest_seconds", consumer="persist") > 8, within_s=15
+    )
+    assert metric(worker, "consumer_retries_total", consumer="persist") > 0
     assert worker.process.running
     await eventually(lambda: time.monotonic() - gone > 10)
     assert await behind(stage.bus) == count, "nothing was acknowledged meanwhile"
     await stage.mongo.start()
     await until_persisted(stage.bus)
-    await assert_mirrors(stage.bus, stage.database)
-    await eventually(lambda: metric(worker, "pending") == 0)
-    assert metric(worker, "oldest_seconds") == 0
-    assert metric(worker, "dead_letters_total") == 0
-    assert metric(worker, "delay_seconds_max") > 9
+    await compare(stage.bus, stage.database)
+    await eventually(lambda: lag(worker) == 0)
+    await eventually(lambda: metric(worker, "consumer_oldest_seconds", consumer="persist") == 0)
+    assert metric(worker, "consumer_dead_letters_total", consumer="persist") == 0
+    assert above(worker.get("/metrics"), "persist_delay_seconds", "5.0") > 0
 
 
 async def test_nats_away(stage: Stage) -> None:
@@ -140,7 +145,7 @@ async def test_nats_away(stage: Stage) -> None:
     await stage.bus.wait_connected(10)
     await store_in_log(stage.bus, conversation("alice", "carol", 500))
     await until_persisted(stage.bus)
-    await assert_mirrors(stage.bus, stage.database)
+    await compare(stage.bus, stage.database)
 
 
 async def test_read_receipts_are_mirrored(stage: Stage) -> None:

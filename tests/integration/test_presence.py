@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from broker.bus import Bus
-from broker.config import BrokerConfig
 from broker.log import Log
+from tests.brokers import api, make_bus
 from tests.chat import Chat, Clients, Frame, names
 from tests.edges import extra_edge, new_edge
+from tests.mirror import until, until_persisted
 from tests.servers import Site
 
 pytestmark = pytest.mark.anyio
@@ -68,7 +68,7 @@ def view(frame: Frame) -> Frame:
 
 async def keys(site: Site, filter: str) -> list[str]:
     """The keys of the bucket that match and have a value."""
-    async with Bus(BrokerConfig(urls=(site.nats.url,)), name="test") as bus:
+    async with make_bus(site.nats.url) as bus:
         await bus.wait_connected(5)
         found = await Log(bus, stream="KV_presence").last([f"$KV.presence.{filter}"])
         return [each.subject.removeprefix("$KV.presence.") for each in found if each.data]
@@ -238,6 +238,19 @@ async def test_only_who_shares_a_chat_may_watch(site: Site) -> None:
         assert set(await watch(two, *everyone)) == {alice, bob, carol, dave}
 
 
+async def test_a_dm_that_has_left_the_log_still_counts(site: Site) -> None:
+    alice, bob, stranger = names("alice", "bob", "stranger")
+    async with Clients() as connect, make_bus(site.nats.url) as bus:
+        await bus.wait_connected(10)
+        one = await connect(site.edges[0], alice)
+        two = await connect(site.edges[1], bob)
+        said = await one.say(bob, "long ago")
+        await until_persisted(bus)
+        await api(bus, "STREAM.PURGE.CHAT", {"filter": said["chat_id"]})
+        assert (await watch(two, alice, stranger)).keys() == {alice}
+        assert (await watch(one, bob, stranger)).keys() == {bob}
+
+
 async def test_unsubscribing_ends_it(site: Site) -> None:
     async with friends(site, "alice", "bob") as (connect, watching, [alice, bob]):
         await watch(watching, alice, bob)
@@ -337,8 +350,11 @@ async def test_an_edge_that_slept_through_its_lease_comes_back(site: Site, tmp_p
         await watching.until("presence", user_id=alice, status="online")
         await device.close()
         await watching.until("presence", user_id=alice, status="offline")
-        await asyncio.sleep(SETTLE_S)
-        assert await keys(site, f"{alice}.*.*") == []
+
+        async def gone() -> bool:
+            return await keys(site, f"{alice}.*.*") == []
+
+        await until(gone)
 
 
 async def test_an_edge_that_stops_takes_its_users_offline_at_once(
@@ -357,6 +373,59 @@ async def test_an_edge_that_stops_takes_its_users_offline_at_once(
             assert view(frame) == offline(begun)
     finally:
         edge.process.end(9)
+
+
+async def known(site: Site, user: str, connections: int) -> None:
+    async def enough() -> bool:
+        return len(await keys(site, f"{user}.*.*")) >= connections
+
+    await until(enough)
+
+
+async def test_connections_are_counted_on_all_edges(site: Site, tmp_path: Path) -> None:
+    """The newest of too many are closed, once none of the others can be a dead edge's."""
+    (alice,) = names("alice")
+    few = {"connections_per_user": "3", "presence_lease_s": str(LEASE_S)}
+    folders = (tmp_path / "one", tmp_path / "other")
+    async with (
+        extra_edge(site, folders[0], **few) as one,
+        extra_edge(site, folders[1], **few) as other,
+        Clients() as connect,
+    ):
+        clients = []
+        for number, edge in enumerate((one, one, other, other, one)):
+            clients.append(await connect(edge, alice))
+            await known(site, alice, number + 1)
+        begun = time.monotonic()
+        for client in clients[3:]:
+            assert (await client.closed())[0] == 4009
+        assert LEASE_S < time.monotonic() - begun < LEASE_S + 6
+        for client in clients[:3]:
+            await client.say(alice, "still here")
+
+
+async def test_who_comes_over_from_an_edge_that_died_is_not_too_many(
+    site: Site, tmp_path: Path
+) -> None:
+    (alice,) = names("alice")
+    few = {"connections_per_user": "3", "presence_lease_s": str(LEASE_S)}
+    dying = new_edge(site, tmp_path / "dying", **few)
+    try:
+        await dying.start()
+        async with extra_edge(site, tmp_path / "other", **few) as other, Clients() as connect:
+            for _ in range(3):
+                await connect(dying, alice)
+            await known(site, alice, 3)
+            dying.process.kill()
+            clients = [await connect(other, alice) for _ in range(3)]
+            begun = time.monotonic()
+            while time.monotonic() - begun < LEASE_S + 4:
+                await clients[0].say(alice, "still here")
+                await asyncio.sleep(0.5)
+            for client in clients:
+                await client.say(alice, "still here")
+    finally:
+        dying.process.end(9)
 
 
 async def test_nats_away(fresh_site: Site) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from broker import subjects
 from broker.bus import Bus
-from broker.pointers import BUCKET, Pointers
+from broker.pointers import BUCKET, Of, Pointers
 from broker.query import Pointer
 from tests.brokers import api, make_bus
 from tests.chat import Chat, Clients, Frame, names
@@ -39,8 +39,9 @@ async def read(client: Chat, chat_id: str, message_id: str) -> Frame:
 
 
 async def pointer(bus: Bus, user: str, chat_id: str) -> str | None:
-    found = await Pointers(bus).of(user, [chat_id])
-    return found[chat_id].id if chat_id in found else None
+    of = Of(chat_id, user)
+    found = await Pointers(bus).find([of])
+    return found[of].id if of in found else None
 
 
 async def flush(client: Chat) -> None:
@@ -190,9 +191,38 @@ async def test_many_move_one_pointer_at_once(site: Site, bus: Bus) -> None:
     stands = await asyncio.gather(
         *(pointers.advance(chat, alice, Pointer(seq=n + 1, id=ids[n])) for n in order[:6])
     )
-    assert all(found.seq >= n + 1 for found, n in zip(stands, order, strict=False))
+    assert all(found.pointer.seq >= n + 1 for found, n in zip(stands, order, strict=False))
     best = max(order[:6])
-    assert (await pointers.of(alice, [chat]))[chat] == Pointer(seq=best + 1, id=ids[best])
+    of = Of(chat, alice)
+    assert await pointers.find([of]) == {of: Pointer(seq=best + 1, id=ids[best])}
+
+
+async def test_pointers_of_many_are_moved_together(site: Site, bus: Bus) -> None:
+    """Those that another one has moved further stay, and hold up none of the others."""
+    users = names(*(f"u{number}" for number in range(1200)))
+    chat = subjects.group(names("g")[0])
+    pointers = Pointers(bus)
+    await pointers.advance(chat, users[3], Pointer(seq=50, id="50"))
+    first = {Of(chat, user): Pointer(seq=10 + n, id=str(10 + n)) for n, user in enumerate(users)}
+    moved = await pointers.advance_all(first)
+    assert [of for of, each in moved.items() if not each.moved] == [Of(chat, users[3])]
+    assert moved[Of(chat, users[3])].pointer.seq == 50
+    assert (await pointers.advance_all(first))[Of(chat, users[0])] == (
+        first[Of(chat, users[0])],
+        False,
+    )
+
+    # Two at once: whoever comes second finds what it read changed.
+    low = {of: Pointer(seq=5000, id="5000") for of in first}
+    high = {of: Pointer(seq=9000, id="9000") for of in first}
+    answers = await asyncio.gather(*(pointers.advance_all(each) for each in (low, high, low, high)))
+    assert {each.pointer.seq for each in answers[1].values()} == {9000}
+    found = await pointers.find(list(first))
+    assert {each.seq for each in found.values()} == {9000}
+    assert len(found) == len(users)
+    for of in first:
+        tellers = [answer[of] for answer in answers if answer[of].moved]
+        assert sum(each.pointer.seq == 9000 for each in tellers) == 1
 
 
 async def test_a_lost_bucket_is_restored_from_mongodb(site: Site, bus: Bus) -> None:

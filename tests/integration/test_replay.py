@@ -2,7 +2,7 @@
 
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 import pytest
@@ -54,12 +54,14 @@ class Written:
         up_to: int | None = None,
         first_seq: int = 1,
         floors: dict[str, int] | None = None,
+        left: Sequence[Range] = (),
         log: Log | None = None,
     ) -> Result:
         end = len(self.events) if up_to is None else up_to
         replay = Replay(log or self.log, after=after, up_to=end, first_seq=first_seq)
         found = floors or {}
-        events = [each async for each in replay.events(filters, lambda name: found.get(name, 0))]
+        missed = replay.events(filters, lambda name: found.get(name, 0), left)
+        events = [each async for each in missed]
         return Result(events, replay.missing)
 
     def of(self, *subjects: str) -> list[Stored]:
@@ -98,15 +100,19 @@ def expected(
     after: int,
     up_to: int,
     floors: dict[str, int],
+    left: Sequence[Range],
 ) -> Result:
     """The rules of resuming, said in the plainest way."""
     found: list[Stored] = []
     missing: list[Range] = []
-    for subject in sorted({each.subject for each in events}):
-        if not any(matches(pattern, subject) for pattern in filters):
-            continue
-        start = max(after + 1, floors.get(subject, 0))
-        news = [each for each in events if each.subject == subject and start <= each.seq <= up_to]
+    wanted = [
+        Range(subject, floors.get(subject, 0), up_to)
+        for subject in sorted({each.subject for each in events})
+        if any(matches(pattern, subject) for pattern in filters)
+    ]
+    for subject, begin, end in [*wanted, *left]:
+        start, end = max(after + 1, begin), min(end, up_to)
+        news = [each for each in events if each.subject == subject and start <= each.seq <= end]
         kept = news[-CHAT_EVENTS:]
         if len(kept) < len(news):
             missing.append(Range(subject, start, kept[0].seq - 1))
@@ -126,13 +132,17 @@ async def test_random_resumes(written: Written) -> None:
     end = len(written.events)
     for _ in range(25):
         user = choices.choice(users)
-        groups = choices.sample([each for each in chats if each.startswith("group")], 8)
+        groups = choices.sample([each for each in chats if each.startswith("group")], 12)
+        gone = [groups.pop() for _ in range(4)]
         filters = [f"user.{user}", f"dm.{user}.*", f"dm.*.{user}", *groups]
         up_to = choices.randint(0, end)
         after = choices.randint(0, choices.choice((up_to, end)))
         floors = {group: choices.randint(0, end) for group in groups[:3]}
-        wanted = expected(written.events, filters, after=after, up_to=up_to, floors=floors)
-        result = await written.replay(filters, after=after, up_to=up_to, floors=floors)
+        left = [Range(each, *sorted(choices.choices(range(end), k=2))) for each in gone]
+        wanted = expected(
+            written.events, filters, after=after, up_to=up_to, floors=floors, left=left
+        )
+        result = await written.replay(filters, after=after, up_to=up_to, floors=floors, left=left)
         assert result.events == wanted.events
         assert sorted(result.missing) == wanted.missing
 

@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from pymongo import AsyncMongoClient
 
-from broker.bus import Bus
-from broker.config import BrokerConfig
+from tests.brokers import commit_all, make_bus
 from tests.chat import Chat, Clients, Frame, Way, names
 from tests.edges import extra_edge
 from tests.nats_proxy import NatsProxy
@@ -310,7 +312,7 @@ async def test_a_group_joined_while_away_is_seen_from_the_joining_on(site: Site)
         await back.tell(group_id, "I am here")
 
 
-async def test_a_group_left_while_away_is_not_seen_any_more(site: Site) -> None:
+async def test_a_group_left_while_away_is_seen_up_to_the_leaving(site: Site) -> None:
     alice, bob = names("alice", "bob")
     async with Clients() as connect:
         one = await connect(site.edges[0], alice)
@@ -318,11 +320,18 @@ async def test_a_group_left_while_away_is_not_seen_any_more(site: Site) -> None:
         group_id = (await one.group(bob))["group_id"]
         await two.until("member_added")
         await two.close()
+        await one.tell(group_id, "still for bob")
+        await one.ask("group_update", group_id=group_id, name="new name")
         await one.ask("group_remove", group_id=group_id, users=[bob])
         await one.tell(group_id, "not for bob")
         back = await connect(site.edges[1], bob, cursor=two.cursor)
         await back.until("caught_up")
-        assert [frame["type"] for frame in back.durable()] == ["member_removed"]
+        types = [frame["type"] for frame in back.durable()]
+        assert types == ["group_chat", "group_updated", "member_removed"]
+        assert back.contents() == ["still for bob"]
+        assert [each["seq"] for each in back.durable()] == sorted(
+            each["seq"] for each in back.durable()
+        )
         error = await back.write("group_chat", group_id=group_id, content="x")
         assert error["code"] == "not_member"
 
@@ -335,6 +344,7 @@ async def test_a_group_left_and_joined_again_while_away(site: Site) -> None:
         group_id = (await one.group(bob))["group_id"]
         await two.until("member_added")
         await two.close()
+        await one.tell(group_id, "before")
         await one.ask("group_remove", group_id=group_id, users=[bob])
         await one.tell(group_id, "not for bob")
         await one.ask("group_add", group_id=group_id, users=[bob])
@@ -342,8 +352,83 @@ async def test_a_group_left_and_joined_again_while_away(site: Site) -> None:
         back = await connect(site.edges[1], bob, cursor=two.cursor)
         await back.until("caught_up")
         types = [frame["type"] for frame in back.durable()]
-        assert types == ["member_removed", "member_added", "group_chat"]
-        assert back.contents() == ["for bob again"]
+        assert types == ["group_chat", "member_removed", "member_added", "group_chat"]
+        assert back.contents() == ["before", "for bob again"]
+
+
+async def test_a_group_joined_and_left_while_away(site: Site) -> None:
+    alice, bob = names("alice", "bob")
+    async with Clients() as connect:
+        one = await connect(site.edges[0], alice)
+        two = await connect(site.edges[1], bob)
+        await two.close()
+        group_id = (await one.group())["group_id"]
+        for turn in range(2):
+            await one.tell(group_id, f"not for bob {turn}")
+            await one.ask("group_add", group_id=group_id, users=[bob])
+            await one.tell(group_id, f"for bob {turn}")
+            await one.ask("group_remove", group_id=group_id, users=[bob])
+        await one.tell(group_id, "not for bob")
+        back = await connect(site.edges[1], bob, cursor=two.cursor)
+        caught_up = await back.until("caught_up")
+        types = [frame["type"] for frame in back.durable()]
+        assert types == ["member_added", "group_chat", "member_removed"] * 2
+        assert back.contents() == ["for bob 0", "for bob 1"]
+        assert caught_up["missing"] == []
+
+
+async def test_of_a_group_left_no_range_is_named_that_cannot_be_read(site: Site) -> None:
+    alice, bob = names("alice", "bob")
+    async with Clients() as connect:
+        one = await connect(site.edges[0], alice)
+        two = await connect(site.edges[1], bob)
+        group_id = (await one.group(bob))["group_id"]
+        await two.until("member_added")
+        await two.close()
+        async with make_bus(site.nats.url) as bus:
+            await bus.wait_connected(10)
+            await commit_all(bus, [(f"group.{group_id}", b'{"type":"group_chat"}')] * 1005)
+        await one.ask("group_remove", group_id=group_id, users=[bob])
+        back = await connect(site.edges[1], bob, cursor=two.cursor)
+        caught_up = await back.until("caught_up")
+        assert len([each for each in back.frames if each["type"] == "group_chat"]) == 1000
+        assert caught_up["missing"] == []
+
+
+async def test_who_is_being_removed_misses_nothing_before(site: Site) -> None:
+    """MongoDB has the removal, the log does not have it yet."""
+    alice, bob = names("alice", "bob")
+    mongo: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(site.mongo.url)
+    async with Clients() as connect:
+        one = await connect(site.edges[0], alice)
+        two = await connect(site.edges[1], bob)
+        group_id = (await one.group(bob))["group_id"]
+        await two.until("member_added")
+        await two.close()
+        await one.tell(group_id, "for bob")
+        # As a directory leaves it that was killed after the change; not told before a minute.
+        removed = {
+            "type": "member_removed", "chat_id": f"group.{group_id}", "group_id": group_id,
+            "by": alice, "users": [bob], "name": "x", "kind": "group", "size": 1,
+        }  # fmt: skip
+        entry = {
+            "_id": {"group": group_id, "version": 2},
+            "at": time.time_ns() // 10**6 + 60_000,
+            "events": [[f"user.{bob}", json.dumps(removed).encode()]],
+        }
+        await mongo["hikyaku"]["outbox"].insert_one(entry)
+        await mongo["hikyaku"]["members"].delete_one({"group": group_id, "user": bob})
+        back = await connect(site.edges[1], bob, cursor=two.cursor)
+        await back.until("caught_up")
+        await one.tell(group_id, "for bob too")
+        await back.until("group_chat", content="for bob too")
+        await mongo["hikyaku"]["outbox"].update_one({"_id": entry["_id"]}, {"$set": {"at": 0}})
+        await back.until("member_removed")
+        await one.tell(group_id, "not for bob")
+        await back.say(bob, "end")
+        await back.until("chat", content="end")
+        assert back.contents() == ["for bob", "for bob too", "end"]
+    await mongo.close()
 
 
 async def test_many_groups_and_chats_with_news(site: Site) -> None:
@@ -383,8 +468,7 @@ async def test_what_has_left_the_log_is_named(site: Site) -> None:
         acks = [await one.tell(group_id, str(number)) for number in range(6)]
         await one.say(bob, "dm")
         first = acks[4]["seq"]
-        config = BrokerConfig(urls=(site.nats.url,))
-        async with Bus(config, name="test") as bus:
+        async with make_bus(site.nats.url) as bus:
             await bus.wait_connected(10)
             question = json.dumps({"seq": first}).encode()
             answer = await bus.request("$JS.API.STREAM.PURGE.CHAT", question, timeout_s=10)

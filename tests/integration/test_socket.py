@@ -5,6 +5,7 @@ When a test here fails after an upgrade of uvicorn or websockets, read `edge/soc
 """
 
 import asyncio
+import gc
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,7 +19,6 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from deploy.ports import free_port
 from edge import http_protocol
 from edge import socket as edge_socket
 from edge.http_protocol import HttpProtocol
@@ -26,6 +26,8 @@ from edge.server import EdgeServer
 from edge.socket import EXTENSION, REASON_BYTES, SLICE_BYTES, ChatSocket, text_frame
 from tests.raw import BINARY, CLOSE, PING, PONG, TEXT, Raw, frame, handshake
 from tests.servers import Hikyaku, eventually
+
+from ..ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -243,6 +245,18 @@ async def test_bad_frames_right_behind_the_handshake_harm_nobody(
         async with connected_after(server) as log:
             assert log.events == [b"fine"]
     assert [each for each in caplog.records if each.levelname in ("ERROR", "CRITICAL")] == []
+
+
+async def test_a_handshake_leaves_no_garbage_behind(server: Server) -> None:
+    """uvicorn's parser and protocol kept each other, 3 kB for each connection, until a search."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with connected(server):
+            left = [each for each in gc.get_objects() if isinstance(each, HttpProtocol)]
+            assert left == []
+    finally:
+        gc.enable()
 
 
 @asynccontextmanager

@@ -7,12 +7,9 @@ import signal
 import socket
 import socketserver
 import stat
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,20 +18,14 @@ import pytest
 from deploy import local_nats
 from deploy.cli import main
 from deploy.errors import StartError
-from deploy.ports import free_port, why_not
+from deploy.ports import why_not
 from deploy.stack import WORKERS
-from tests.servers import Process, until_ready
+from tests.servers import Process, password, until_ready
+from tests.up import READY_S, STOP_S, Up, poll, two_ports, up
 
-READY_S = 60.0
-STOP_S = 10.0
-EVERYTHING = {"nats", "mongod", "edge-1", "edge-2", *WORKERS}
+from ..ports import free_port
 
-
-def poll(check: Callable[[], object], within_s: float, what: str) -> None:
-    deadline = time.monotonic() + within_s
-    while not check():
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        time.sleep(0.02)
+EVERYTHING = {"nats", "mongod", "search", "edge-1", "edge-2", *WORKERS}
 
 
 def runs(pid: int) -> bool:
@@ -42,87 +33,6 @@ def runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def two_ports() -> int:
-    """A free port with a free one after it."""
-    while True:
-        port = free_port()
-        if not why_not("127.0.0.1", port + 1):
-            return port
-
-
-class Up:
-    """One `hikyaku up`. Its output goes to a file."""
-
-    def __init__(self, home: Path, port: int):
-        self.home, self.port = home, port
-        self.output = home.parent / f"{home.name}.out"
-        kept = {name: text for name, text in os.environ.items() if not name.startswith("HIKYAKU_")}
-        self._env = {**kept, "HIKYAKU_HOME": str(home), "HIKYAKU_EDGE_PORT": str(port)}
-        with self.output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "deploy.cli", "up"],
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-
-    def said(self) -> str:
-        return self.output.read_text()
-
-    def until_ready(self) -> None:
-        def ready() -> bool:
-            assert self.process.poll() is None, self.said()
-            return "Hikyaku is ready in" in self.said()
-
-        poll(ready, READY_S, self.said())
-
-    def children(self) -> dict[str, int]:
-        """Process ids by the last words of the command."""
-        pid = self.process.pid
-        found = {}
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            words = Path(f"/proc/{child}/cmdline").read_text().rstrip("\0").split("\0")
-            name = {"nats-server": "nats", "mongod": "mongod"}.get(Path(words[0]).name)
-            name = name or {"--number": f"edge-{words[-1]}", "worker": words[-1]}.get(words[-2], "")
-            found[name] = int(child)
-        return found
-
-    def get(self, number: int, path: str) -> int:
-        url = f"http://127.0.0.1:{self.port + number - 1}{path}"
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return int(answer.status)
-
-    def another(self, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "deploy.cli", "up"],
-            env={**self._env, **env},
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-
-    def stop(self) -> float:
-        """Ctrl-C; the seconds until it has ended."""
-        started = time.monotonic()
-        self.process.send_signal(signal.SIGINT)
-        assert self.process.wait(STOP_S + 5) == 0, self.said()
-        return time.monotonic() - started
-
-
-@contextmanager
-def up(home: Path, port: int) -> Iterator[Up]:
-    stack = Up(home, port)
-    try:
-        stack.until_ready()
-        yield stack
-    finally:
-        if stack.process.poll() is None:
-            stack.process.kill()
-            stack.process.wait(5)
 
 
 @contextmanager
@@ -148,8 +58,13 @@ def test_it_starts_refuses_a_second_stops_and_starts_again(tmp_path: Path) -> No
         children = stack.children()
         assert children.keys() == EVERYTHING
         assert [stack.get(number, "/readyz") for number in (1, 2)] == [200, 200]
-        assert f"ws://127.0.0.1:{port}/ws/chat" in stack.said()
+        told = stack.said().partition("Hikyaku is ready in")[2]
+        first, _, rest = told.partition(f"http://127.0.0.1:{port}/")
+        assert "://" not in first
+        assert f"ws://127.0.0.1:{port}/ws/chat" in rest
         assert "chat --as alice" in stack.said()
+
+        assert stack.notifications()["providers"] == ["webpush"], "with a key of the home"
 
         secret = (home / "secret").read_text().strip()
         assert stat.S_IMODE((home / "secret").stat().st_mode) == 0o600
@@ -171,8 +86,8 @@ def test_it_starts_refuses_a_second_stops_and_starts_again(tmp_path: Path) -> No
             said.split()[0] for said in stack.said().splitlines() if said.endswith(" has stopped")
         ]
         assert set(stopped[:2]) == {"edge-1", "edge-2"}
-        assert set(stopped[2:-2]) == set(WORKERS)
-        assert set(stopped[-2:]) == {"nats", "mongod"}
+        assert set(stopped[2:-3]) == set(WORKERS)
+        assert set(stopped[-3:]) == {"nats", "mongod", "search"}
         assert "killed" not in stack.said()
 
     ports = json.loads((home / "ports.json").read_text())
@@ -257,7 +172,14 @@ def test_doctor_finds_this_machine_in_order_or_says_what_is_not(
 def test_a_nats_server_that_acks_before_its_disk_has_it_is_refused(tmp_path: Path) -> None:
     port, monitor_port = free_port(), free_port()
     service = local_nats.service(
-        local_nats.find(), tmp_path, site="test", port=port, monitor_port=monitor_port, env={}
+        local_nats.find(),
+        tmp_path,
+        site="test",
+        port=port,
+        monitor_port=monitor_port,
+        links_folder=tmp_path / "links",
+        password=password,
+        env={},
     )
     conf = tmp_path / "nats.conf"
     conf.write_text(conf.read_text().replace("sync_interval: always", "sync_interval: 2m"))

@@ -9,9 +9,22 @@ import pytest
 from broker.bus import Bus
 from broker.config import BrokerConfig
 from broker.declared import declared
-from broker.errors import Refused, Unavailable
+from broker.errors import NewerLayout, Refused, Unavailable
 from broker.log import Log
-from broker.streams import Consumer, Stream, bucket, chat_stream, ensure
+from broker.streams import (
+    LAYOUT,
+    LEAST,
+    Consumer,
+    Stream,
+    bucket,
+    chat_stream,
+    check_usable,
+    create,
+    ensure,
+    layout_of,
+    names,
+    update,
+)
 from tests.brokers import api, commit_all, make_bus
 from tests.servers import Nats, eventually
 
@@ -190,3 +203,99 @@ async def test_the_shortest_age_that_can_be_set_is_possible(nats: Nats) -> None:
         await bus.wait_connected(10)
         await ensure(bus, declared(BrokerConfig(max_age_s=120.0)))
         assert (await config_of(bus, "CHAT"))["max_age"] == 120_000_000_000
+
+
+async def test_a_log_begins_where_it_is_told_and_only_when_it_is_made(nats: Nats) -> None:
+    async with make_bus(nats.url) as bus:
+        await bus.wait_connected(10)
+        log = chat_stream(BrokerConfig(), first_seq=1_000_001)
+        assert await update(bus, log) is False
+        assert await names(bus) == set()
+        assert await create(bus, log) is True
+        assert await names(bus) == {"CHAT"}
+        before = await Log(bus).state()
+        assert (before.first_seq, before.last_seq) == (1_000_001, 1_000_000)
+        assert await commit_all(bus, [("group.a", b"x")]) == [1_000_001]
+        assert await create(bus, chat_stream(BrokerConfig(), first_seq=5)) is False
+        assert await update(bus, chat_stream(BrokerConfig(max_bytes=5_000_000), first_seq=7))
+        await ensure(bus, declared(BrokerConfig(), first_seq=9))
+        assert (await Log(bus).state()).epoch == before.epoch
+        assert (await config_of(bus, "CHAT"))["first_seq"] == 1_000_001
+        assert await names(bus) == {each.name for each in declared(BrokerConfig())}
+
+
+# --- layouts ---
+
+
+async def laid_out(bus: Bus, name: str, layout: int, least: int, **changes: Any) -> dict[str, Any]:
+    """A stream as another version left it."""
+    config = await config_of(bus, name)
+    metadata = {**config["metadata"], "layout": str(layout), "layout_least": str(least)}
+    await api(bus, f"STREAM.UPDATE.{name}", {**config, **changes, "metadata": metadata})
+    return await config_of(bus, name)
+
+
+async def test_streams_say_which_layout_they_have(nats: Nats) -> None:
+    async with make_bus(nats.url) as bus:
+        await bus.wait_connected(10)
+        await ensure(bus, declared(BrokerConfig()))
+        for each in declared(BrokerConfig()):
+            assert layout_of((await config_of(bus, each.name))["metadata"]) == (LAYOUT, LEAST)
+
+
+async def test_a_log_from_before_layouts_is_updated_and_keeps_its_events(nats: Nats) -> None:
+    """It lacks a subject, a limit and the layout, as an early version made it."""
+    async with make_bus(nats.url) as bus:
+        await bus.wait_connected(10)
+        log = chat_stream(BrokerConfig())
+        early = {key: value for key, value in log.config.items() if key != "max_msg_size"}
+        early |= {"name": "CHAT", "subjects": ["dm.*.*", "group.*"]}
+        await api(bus, "STREAM.CREATE.CHAT", early)
+        await commit_all(bus, [("group.a", b"kept")])
+        before = await Log(bus).state()
+        await ensure(bus, declared(BrokerConfig()), [WORKER])
+        after = await config_of(bus, "CHAT")
+        assert after["subjects"] == ["dm.*.*", "group.*", "user.*"]
+        assert after["max_msg_size"] == log.config["max_msg_size"]
+        assert layout_of(after["metadata"]) == (LAYOUT, LEAST)
+        assert await Log(bus).state() == before
+        assert await commit_all(bus, [("user.a", b"new")]) == [2]
+
+
+async def test_a_newer_layout_that_this_version_can_use_is_left_as_it_is(nats: Nats) -> None:
+    """Two versions run during an upgrade: the older one does not undo the newer one's work."""
+    async with make_bus(nats.url) as bus:
+        await bus.wait_connected(10)
+        await ensure(bus, declared(BrokerConfig()))
+        subjects = ["dm.*.*", "group.*", "user.*", "room.*"]
+        newer = await laid_out(bus, "CHAT", LAYOUT + 1, LAYOUT, subjects=subjects)
+        await ensure(bus, declared(BrokerConfig(max_age_s=86400.0)), [WORKER])
+        assert await config_of(bus, "CHAT") == newer
+        assert await commit_all(bus, [("group.a", b"works")]) == [1]
+
+
+async def test_a_newer_layout_that_it_cannot_use_is_refused(nats: Nats) -> None:
+    async with make_bus(nats.url) as bus:
+        await bus.wait_connected(10)
+        await ensure(bus, declared(BrokerConfig()))
+        newer = await laid_out(bus, "KV_reads", LAYOUT + 2, LAYOUT + 1)
+        with pytest.raises(NewerLayout, match="KV_reads has layout") as refused:
+            await ensure(bus, declared(BrokerConfig()))
+        assert not refused.value.retryable
+        assert await config_of(bus, "KV_reads") == newer
+
+
+async def test_who_makes_no_streams_looks_whether_it_can_use_them(nats: Nats) -> None:
+    async with make_bus(nats.url) as bus:
+        await bus.wait_connected(10)
+        await ensure(bus, declared(BrokerConfig()))
+        await check_usable(bus, "CHAT")
+        await laid_out(bus, "CHAT", LAYOUT + 2, LAYOUT + 1)
+        with pytest.raises(NewerLayout):
+            await check_usable(bus, "CHAT")
+        await api(bus, "STREAM.DELETE.CHAT")
+        await api(bus, "STREAM.CREATE.CHAT", {"name": "CHAT", "mirror": {"name": "RESTORE"}})
+        with pytest.raises(Refused, match="is being restored"):
+            await check_usable(bus, "CHAT")
+        with pytest.raises(Refused, match="is being restored"):
+            await ensure(bus, declared(BrokerConfig()))

@@ -160,7 +160,7 @@ def test_dm_saturation() -> None:
         outcome = await dm.saturation(context)
         assert outcome.metrics["dm_per_s"] > 10
         assert outcome.metrics["dm_cpu_ms"] > 0
-        assert set(outcome.cpu_us) == {"supervisor"}
+        assert outcome.cpu_us["supervisor"] > 0
         assert len(server.log) >= outcome.notes["deliveries"]  # type: ignore[operator]
 
     with_server(body)
@@ -418,7 +418,7 @@ def test_a_stack_is_started_and_stopped(tmp_path: Path) -> None:
 
 
 def test_a_failure_keeps_the_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(campaign, "Stack", lambda folder: Stack(folder, ("-c", SERVER)))
+    monkeypatch.setattr(campaign, "Stack", lambda folder, without: Stack(folder, ("-c", SERVER)))
     monkeypatch.setattr(campaign, "QUIET_S", 1)
     given = ["resume", "dm-latency", "--quick", "--patience", "0.03", "--out", str(tmp_path)]
     assert main(given) == 1
@@ -433,7 +433,9 @@ def test_a_failure_keeps_the_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_stack_that_does_not_start_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(campaign, "Stack", lambda folder: Stack(folder, ("-c", "print('no')")))
+    monkeypatch.setattr(
+        campaign, "Stack", lambda folder, without: Stack(folder, ("-c", "print('no')"))
+    )
     assert main(["resume", "idle", "--quick", "--out", str(tmp_path)]) == 1
     (written,) = tmp_path.glob("*.json")
     assert set(json.loads(written.read_bytes())["failures"]) == {"resume", "idle"}

@@ -21,6 +21,7 @@ from edge.frames import (
     Reaction,
     ReadReceipt,
     Result,
+    Search,
     Unread,
 )
 
@@ -193,6 +194,39 @@ async def test_reading_is_told_also_after_a_cut() -> None:
 
 def receipt(reader: str, seq: int | None = None) -> ReadReceiptEvent:
     return ReadReceiptEvent(chat_id=DM, reader_id=reader, last_read_msg_id="1001", seq=seq)
+
+
+async def test_a_search_has_hits_with_what_fits_marked() -> None:
+    async with online() as (_, client, link):
+        asking = asyncio.create_task(client.search("lunch", from_="bob", since=5, limit=2))
+        frame = await link.receive(Search)
+        assert (frame.query, frame.chat_id, frame.from_, frame.since, frame.until) == (
+            "lunch",
+            None,
+            "bob",
+            5,
+            None,
+        )
+        assert (frame.limit, frame.offset) == (2, 0)
+        marked = stored(8, "at lunch", highlight="at \ue000lunch\ue001")
+        hits = [marked, stored(7, "edited lunch")]
+        await link.send(Result(id=frame.id, hits=hits, total=31))
+        page = await asking
+        assert (page.total, [hit.seq for hit in page.hits]) == (31, [8, 7])
+        assert page.hits[0].parts == [("at ", False), ("lunch", True)]
+        assert (page.hits[1].highlight, page.hits[1].parts) == (None, [("edited lunch", False)])
+
+
+async def test_a_search_without_hits_and_one_that_is_nonsense() -> None:
+    async with online() as (_, client, link):
+        asking = asyncio.create_task(client.search("nothing"))
+        await link.send(Result(id=(await link.receive(Search)).id, hits=[], total=0))
+        page = await asking
+        assert (page.hits, page.total) == ([], 0)
+        asking = asyncio.create_task(client.search("nonsense"))
+        await link.send(Result(id=(await link.receive(Search)).id, hits=[{"id": 5}], total=1))
+        with pytest.raises(errors.ServerError):
+            await asking
 
 
 async def test_own_receipts_move_the_cursor_and_others_do_not() -> None:

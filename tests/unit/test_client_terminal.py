@@ -14,6 +14,7 @@ from client.terminal.app import ChatApp
 from edge.frames import (
     Chat,
     Chats,
+    DeliveryReceipt,
     GroupAdd,
     GroupChat,
     GroupCreate,
@@ -26,6 +27,7 @@ from edge.frames import (
     MemberAdded,
     PresenceSubscribe,
     ReadReceipt,
+    Receipts,
     Result,
     Typing,
 )
@@ -35,7 +37,7 @@ from .test_client_server import short_waits as short_waits
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("short_waits")]
 
-IGNORED = (Typing, Chats, History, ReadReceipt, PresenceSubscribe)
+IGNORED = (Typing, Chats, History, ReadReceipt, DeliveryReceipt, Receipts, PresenceSubscribe)
 
 GROUP = {"group_id": "team", "chat_id": "group.team", "name": "Our team", "version": 1}
 

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import ChatSummary, Message, MessagePage, ReadReceiptEvent
+from client import (
+    ChatSummary,
+    DeliveryReceiptEvent,
+    Message,
+    MessagePage,
+    ReadReceiptEvent,
+    Receipt,
+)
 from client.terminal import render
 from client.terminal.commands import Reacted, Reply, Rewrite, Simple, Wrong, parse
 from client.terminal.lines import LINES_MAX, OLDER_MAX, Change, Key
@@ -65,7 +72,15 @@ def reaction(seq: int, of: int, emoji: str, user: str = "bob", removed: bool = F
 
 
 def receipt(reader: str, of: int, seq: int | None = None) -> ReadReceiptEvent:
-    return ReadReceiptEvent(chat_id=DM, reader_id=reader, last_read_msg_id=str(1000 + of), seq=seq)
+    return ReadReceiptEvent(
+        chat_id=DM, reader_id=reader, last_read_msg_id=str(1000 + of), read_seq=of, seq=seq
+    )
+
+
+def delivery(user: str, of: int) -> DeliveryReceiptEvent:
+    return DeliveryReceiptEvent(
+        chat_id=DM, user_id=user, last_delivered_msg_id=str(1000 + of), delivered_seq=of
+    )
 
 
 def shown(chats: Chats, key: Key = BOB) -> str:
@@ -235,9 +250,46 @@ def test_two_ticks_when_the_other_one_has_read() -> None:
     chats.apply(receipt("bob", 2), 0)
     assert [line.endswith("✓✓") for line in shown(chats).splitlines()[-3:]] == [True, True, False]
     chats.apply(receipt("bob", 9), 0)
-    assert shown(chats).count("✓✓") == 2, "that message is not here yet"
+    assert shown(chats).count("✓✓") == 3, "that message is not here yet"
     load(chats, stored(9, **{"from": "alice", "to": "bob", "client_id": "x"}))
     assert shown(chats).count("✓✓") == 4
+
+
+def test_ticks_for_sent_delivered_and_read() -> None:
+    chats = Chats("alice")
+    for seq in (1, 2, 3):
+        chats.apply(message(seq, from_="alice", to="bob"), 0)
+
+    def ticks() -> list[str]:
+        text = render.conversation(chats.all[BOB], "alice")
+        found = [
+            (span.start, f"{text.plain[span.start : span.end].strip()} {span.style}")
+            for span in text.spans
+            if "✓" in text.plain[span.start : span.end]
+        ]
+        return [tick for _, tick in sorted(found)]
+
+    sent, got, read = "✓ dim green", "✓✓ dim", "✓✓ green"
+    assert ticks() == [sent, sent, sent]
+    chats.apply(delivery("bob", 2), 0)
+    chats.apply(delivery("alice", 3), 0)
+    assert ticks() == [got, got, sent]
+    chats.apply(receipt("bob", 1), 0)
+    chats.apply(delivery("bob", 1), 0)
+    assert ticks() == [read, got, sent]
+    told = Receipt(last_read_msg_id="1002", read_seq=2, delivered_seq=3)
+    chats.receipts(BOB, {"alice": Receipt(read_seq=9), "bob": told})
+    assert ticks() == [read, read, got]
+
+
+def test_the_list_has_the_ticks_too() -> None:
+    chats = Chats("alice")
+    last = stored(3, **{"from": "alice", "to": "bob", "client_id": "x"})
+    row = summary(0, last)
+    row.receipts = {"bob": Receipt(read_seq=3, delivered_seq=3)}
+    chats.listed([row])
+    load(chats, last)
+    assert shown(chats).count("✓✓") == 1
 
 
 # --- what is unread ---

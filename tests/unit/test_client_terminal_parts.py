@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client import errors
+from client.messages import Hit, SearchPage
 from client.state import ConnectionState
 from client.terminal import render, words
-from client.terminal.commands import HELP, Dm, GroupCommand, Say, Simple, Wrong, parse
+from client.terminal.commands import HELP, Dm, Find, GroupCommand, Say, Simple, Wrong, parse
+from client.terminal.found import found
 from client.terminal.lines import HOME, LINES_MAX, Key, Line
 from client.terminal.model import Chats, Need
 from edge.frames import (
@@ -64,6 +66,7 @@ def texts(chats: Chats, key: Key) -> list[str]:
         ("/quit", Simple("quit")),
         ("/exit", Simple("quit")),
         ("/retry", Simple("retry")),
+        ("/search lunch on friday", Find("lunch on friday")),
         ('/group create t "Our team" bob', GroupCommand("create", ("t", "Our team", "bob"))),
         ("/group add bob carol", GroupCommand("add", ("bob", "carol"))),
         ("/group leave", GroupCommand("leave")),
@@ -78,6 +81,7 @@ def test_commands(line: str, command: object) -> None:
     "line",
     [
         "/dm",
+        "/search ",
         "/",
         "/nonsense",
         "/group",
@@ -99,6 +103,46 @@ def test_any_line_can_be_typed(line: str) -> None:
     command = parse(line)
     if not line.strip().startswith("/"):
         assert command == (Say(line.strip()) if line.strip() else None)
+
+
+def hit(content: str, highlight: str | None, chat: str = "group.team", by: str = "bob") -> Hit:
+    return Hit(
+        id="1",
+        seq=1,
+        chat_id=chat,
+        from_=by,
+        content=content,
+        content_type="text",
+        timestamp=86_400_000,
+        client_id="c",
+        highlight=highlight,
+    )
+
+
+def test_what_was_found_is_said_with_what_fits_in_bold() -> None:
+    chats = Chats("alice")
+    chats.name_group("team", "Our team")
+    hits = [
+        hit("see you\nat lunch", "see you\nat \ue000lunch\ue001"),
+        hit("lunch, edited", None, "dm.alice.carol", "alice"),
+        hit("\x1b[31mlunch", "\x1b[31m\ue000lunch\ue001", "group.other"),
+    ]
+    chats.notice(found(SearchPage(hits=hits, total=40), "lunch", chats), key=HOME)
+    shown = render.conversation(chats.all[HOME], "alice")
+    first, *lines = shown.plain.splitlines()
+    assert first == "40 messages with lunch, the best 3:"
+    assert lines[0].endswith("#Our team  bob: see you at lunch")
+    assert lines[1].endswith("carol  you: lunch, edited")
+    assert lines[2].endswith("#other  bob: \ufffd[31mlunch")
+    bold = [shown.plain[span.start : span.end] for span in shown.spans if span.style == "bold"]
+    assert bold == ["lunch", "lunch"]
+
+
+def test_nothing_found_and_one() -> None:
+    chats = Chats("alice")
+    assert found(SearchPage(hits=[]), "x", chats) == "Nothing was found for: x"
+    one = SearchPage(hits=[hit("x", "\ue000x\ue001")], total=1)
+    assert found(one, "x", chats).startswith("One message with x:")
 
 
 def test_the_help_fits_beside_the_sidebar() -> None:

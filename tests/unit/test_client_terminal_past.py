@@ -10,12 +10,15 @@ from textual.containers import VerticalScroll
 
 from client import MemoryCursorStore
 from client.terminal.app import ChatApp
+from client.terminal.lines import Key
+from edge.close_codes import CloseCode
 from edge.frames import (
     Activity,
     Chat,
     Chats,
     Close,
     Delete,
+    DeliveryReceipt,
     Edit,
     GroupJoin,
     History,
@@ -27,7 +30,9 @@ from edge.frames import (
     React,
     ReadReceipt,
     ReadReceiptEvent,
+    Receipts,
     Result,
+    Search,
     Typing,
     Unread,
     decode_request,
@@ -57,6 +62,7 @@ class Server:
         self.past: dict[str, Rows] = {}
         self.asked: list[Any] = []
         self.refused: set[type] = set()
+        self.receipts: dict[str, Any] = {}
         self.frames: asyncio.Queue[Any] = asyncio.Queue(maxsize=100)
 
     async def serve(self, link: Link) -> None:
@@ -68,7 +74,7 @@ class Server:
             elif (fields := self._answer(frame)) is not None:
                 self.asked.append(frame)
                 await link.send(Result(id=frame.id, **fields))
-            elif not isinstance(frame, Typing):
+            elif not isinstance(frame, Typing | DeliveryReceipt):
                 self.frames.put_nowait(frame)
 
     def _answer(self, frame: Any) -> dict[str, Any] | None:
@@ -90,6 +96,11 @@ class Server:
                 return {"presence": {"bob": {"status": "online", "text": "", "last_seen": None}}}
             case ReadReceipt():
                 return {"chat_id": frame.chat_id, "last_read_msg_id": frame.last_read_msg_id}
+            case Receipts():
+                return {"receipts": self.receipts}
+            case Search():
+                marked = f"at \ue000{frame.query}\ue001"
+                return {"hits": [stored(9, f"at {frame.query}", highlight=marked)], "total": 1}
             case Open() | Close():
                 return {}
         return None
@@ -123,6 +134,16 @@ async def chatting(
 
 def scroll_of(screen: Screen) -> VerticalScroll:
     return screen.app.query_one("#scroll", VerticalScroll)
+
+
+async def test_a_search_is_answered_where_it_was_asked() -> None:
+    async with chatting([row(DM, last=stored(9))]) as (screen, server, _):
+        await screen.type("/search lunch")
+        await screen.sees("One message with lunch:")
+        await screen.sees("at lunch")
+        server.refused.add(Search)
+        await screen.type("/search dinner")
+        await screen.sees("That did not work")
 
 
 async def test_the_list_is_loaded_and_the_newest_page_of_what_is_opened() -> None:
@@ -201,9 +222,24 @@ async def test_receipts_are_few_and_ticks_come_with_those_of_the_other_one() -> 
         await server.link.ack(frame, seq=21)
         await screen.sees("mine  ✓")
         assert "✓✓" not in screen.text("lines")
-        read = ReadReceiptEvent(chat_id=DM, reader_id="bob", last_read_msg_id="1021")
+        read = ReadReceiptEvent(chat_id=DM, reader_id="bob", last_read_msg_id="1021", read_seq=21)
         await server.link.send(read)
         await screen.sees("mine  ✓✓")
+
+
+async def test_ticks_are_asked_for_on_each_connection() -> None:
+    mine = stored(1, "mine", **{"from": "alice", "to": "bob", "client_id": "x"})
+    async with chatting([row(DM)], {DM: [mine]}) as (screen, server, scripted):
+        server.receipts = {"bob": {"delivered_seq": 1}}
+        await screen.type("/dm bob")
+        await screen.sees("mine  ✓✓")
+        server.receipts = {"bob": {"read_seq": 1, "delivered_seq": 1}}
+        await server.link.close(CloseCode.DRAINING)
+        serving = asyncio.create_task(server.serve(await scripted.online()))
+        conversation = screen.app.chats.all[Key("dm", "bob")]
+        await screen.until(lambda: conversation.peer_read_to == 1)
+        serving.cancel()
+        await asyncio.wait([serving])
 
 
 async def test_an_unwatched_window_reads_nothing() -> None:

@@ -48,6 +48,23 @@ def test_without_a_cursor_it_begins_where_the_server_is() -> None:
     assert tracker.resume_cursor() == "e1:40"
 
 
+def test_a_restored_log_may_go_on_from_where_it_is() -> None:
+    tracker = Tracker(Position("old", 7))
+    tracker.welcome(welcome("new:7"))
+    assert tracker.admit(message(8))
+    assert tracker.resume_cursor() == "new:7"
+    assert tracker.caught_up(caught_up("new:9")).recovered
+    assert tracker.position == Position("new", 9)
+
+
+@pytest.mark.parametrize("start", [Position("old", 8), Position("old", 8, 7), Position("old", 6)])
+def test_a_restored_log_that_does_not_is_another(start: Position) -> None:
+    tracker = Tracker(start)
+    tracker.welcome(welcome("new:7"))
+    assert tracker.position is None
+    assert not tracker.caught_up(caught_up("new:9")).recovered
+
+
 def test_each_event_is_taken_once() -> None:
     tracker = Tracker(None)
     tracker.welcome(welcome("e1:0"))

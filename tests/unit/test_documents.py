@@ -59,6 +59,11 @@ def lives(draw: st.DrawFn) -> Life:
     """Up to three messages of one chat, and up to ten changes of any of them."""
     rich: dict[str, Any] = {
         "attachments": [f"{SECRET}-file"],
+        "files": [
+            events.File(
+                id=f"{SECRET}-file", name=f"{SECRET} name", size=1, content_type="x", sha256="0"
+            )
+        ],
         "mentions": [f"{SECRET}-user"],
         "reply_to": "1",
         "thread": "2",

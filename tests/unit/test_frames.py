@@ -27,6 +27,9 @@ GOOD: list[dict[str, Any]] = [
     {"type": "group_members", "group_id": "g", "after": "b", "limit": 5},
     {"type": "group_info", "group_id": "g"},
     {"type": "group_update", "group_id": "g", "name": "n", "roles": {"b": "admin"}, "mute": True},
+    {"type": "search", "query": ""},
+    {"type": "search", "query": "q", "chat_id": "c", "from": "u", "since": 1, "until": 2},
+    {"type": "search", "query": "x" * 1000, "limit": 100, "offset": 1000},
     {"type": "refresh", "token": "t"},
     {"type": "pong"},
 ]

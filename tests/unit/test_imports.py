@@ -23,6 +23,9 @@ MAY_IMPORT = {
 
 DRIVERS = {
     "nats": "broker",
+    "opentelemetry": "broker",
+    "httpcore2": "workers",
+    **dict.fromkeys(("meilisearch", "tantivy"), "search"),
     **dict.fromkeys(("motor", "pymongo", "bson", "obstore", "pyarrow"), "store"),
 }
 """Libraries that one package alone may know."""

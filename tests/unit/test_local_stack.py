@@ -165,20 +165,43 @@ def test_there_is_a_worker_for_each_name() -> None:
     assert set(stack.WORKERS) <= set(worker_main.WORKERS)
 
 
+def test_workers_may_be_left_out(tmp_path: Path) -> None:
+    make_home(tmp_path)
+    settings = Settings(home=str(tmp_path), edge_port=edge_port(), without=("index", "notify"))
+    services = {each.name: each for each in stack.declare(settings, {"PATH": os.environ["PATH"]})}
+    assert not {"index", "notify", "search"} & set(services)
+    assert {"directory", "persist", "query", "archive"} <= set(services)
+
+
 def test_own_servers_get_no_settings_and_others_learn_where_they_are(tmp_path: Path) -> None:
     make_home(tmp_path)
     settings = Settings(home=str(tmp_path), edge_port=edge_port(), jwt_secret=SECRET, drain_s=60)
     environ = {"PATH": os.environ["PATH"], "HIKYAKU_JWT_SECRET": SECRET}
     services = {each.name: each for each in stack.declare(settings, environ)}
-    assert list(services) == ["nats", "mongod", *stack.WORKERS, "edge-1", "edge-2"]
+    assert list(services) == [
+        *("nats", "mongod", "search"),
+        *stack.WORKERS,
+        *("edge-1", "edge-2"),
+    ]
+    search = services["search"]
+    assert search.command[-2:] == ("search", "serve")
+    key = search.env["HIKYAKU_SEARCH_KEY"]
+    assert len(key) == 64
+    assert (tmp_path / "search.key").read_text().strip() == key
+    assert (tmp_path / "search.key").stat().st_mode & 0o777 == 0o600
+    assert "HIKYAKU_JWT_SECRET" not in search.env
     assert "HIKYAKU_JWT_SECRET" not in {*services["nats"].env, *services["mongod"].env}
     edge = services["edge-2"]
     assert edge.command[-3:] == ("edge", "--number", "2")
     assert edge.env["HIKYAKU_NATS_URL"] == services["nats"].address
     assert edge.env["HIKYAKU_MONGO_URL"].startswith(services["mongod"].address)
+    assert edge.env["HIKYAKU_SEARCH_URL"] == search.address
+    assert edge.env["HIKYAKU_SEARCH_KEY"] == key
     assert float(edge.env["HIKYAKU_DRAIN_S"]) == stack.MAX_DRAIN_S < edge.stop_s
     assert (edge.after, edge.uses) == (("nats",), stack.WORKERS)
-    assert SECRET not in " ".join(word for each in services.values() for word in each.command)
+    words = " ".join(word for each in services.values() for word in each.command)
+    assert SECRET not in words
+    assert key not in words
     ports_used = [
         each.env["HIKYAKU_WORKER_HEALTH_PORT"]
         for each in services.values()
@@ -195,6 +218,7 @@ def test_given_servers_are_used_as_they_are(tmp_path: Path) -> None:
         edge_port=edge_port(),
         nats_url=("nats://elsewhere:4222",),
         mongo_url="mongodb://elsewhere/",
+        search_url="http://elsewhere:7700",
         worker_health_port=free_port(),
     )
     services = {each.name: each for each in stack.declare(settings, {})}
@@ -203,3 +227,10 @@ def test_given_servers_are_used_as_they_are(tmp_path: Path) -> None:
     first = services[stack.WORKERS[0]]
     assert first.env["HIKYAKU_WORKER_HEALTH_PORT"] == str(settings.worker_health_port)
     assert "HIKYAKU_NATS_URL" not in first.env
+
+
+def test_only_the_servers(tmp_path: Path) -> None:
+    settings = Settings(home=str(tmp_path))
+    make_home(tmp_path)
+    names = [each.name for each in stack.declare(settings, dict(os.environ), servers_only=True)]
+    assert names == ["nats", "mongod", "search"]

@@ -146,3 +146,13 @@ def test_a_change_that_was_known_is_no_news() -> None:
     assert mirror.apply("a", Value(4, b""))
     assert not mirror.apply("a", Value(3, b"x"))
     assert mirror.values == {}
+
+
+def test_how_many_connections_were_there_before() -> None:
+    def at(since: int) -> bytes:
+        return msgspec.json.encode(Connection(since=since))
+
+    values = [("a.1", at(5)), ("b.1", at(3)), ("dead.1", at(1)), ("a.2", at(5)), ("set", b"{}")]
+    living = {"a", "b"}
+    counts = {key: presence.before(values, living, key) for key in ("b.1", "a.1", "a.2", "none.1")}
+    assert counts == {"b.1": 0, "a.1": 1, "a.2": 2, "none.1": 0}

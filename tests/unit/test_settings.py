@@ -14,9 +14,9 @@ from deploy import settings_show
 from deploy.cli import main
 from deploy.errors import SettingsError, UserError
 from deploy.home import development_secret
-from deploy.settings import Settings, edge_config, edge_url, worker_config
+from deploy.settings import Settings, edge_config, edge_url, web_url, worker_config
 from deploy.settings_load import FIELDS, load
-from deploy.tokens import make_token, with_development_secret
+from deploy.tokens import make_token, with_development_secret, with_internal_secret
 from edge.config import EdgeConfig
 from edge.frames import Limits
 from workers.config import WorkerConfig
@@ -42,10 +42,22 @@ def config_file(folder: Path, text: str) -> dict[str, str]:
 def test_defaults_are_those_of_the_processes() -> None:
     settings = load({}).settings
     assert settings == Settings()
-    assert edge_config(settings, 1) == EdgeConfig()
+    edge = edge_config(settings, 1)
+    assert edge.broker.role == "edge"
+    assert replace(edge, broker=replace(edge.broker, role="")) == EdgeConfig()
     told = worker_config(settings)
     assert told.archive.url == (settings.home_path / "objects").as_uri()
-    assert replace(told, archive=replace(told.archive, url="")) == WorkerConfig()
+    assert told.files.url == (settings.home_path / "files").as_uri()
+    assert told.files.spool == str(settings.home_path / "spool")
+    homeless = replace(told, archive=replace(told.archive, url=""))
+    homeless = replace(homeless, files=replace(told.files, url="", spool=""))
+    assert (told.broker.role, told.store.role) == ("operator", "operator")
+    nobody = replace(
+        homeless,
+        broker=replace(told.broker, role=""),
+        store=replace(told.store, role=""),
+    )
+    assert nobody == WorkerConfig()
 
 
 def test_every_setting_is_explained() -> None:
@@ -78,6 +90,7 @@ def test_an_edge_is_told_what_was_set() -> None:
     assert config.tokens.public_key is None
     assert config.limits == Limits(messages_per_s=2.5, connections_per_user=3)
     assert edge_url(settings, 2) == "ws://127.0.0.1:9001/ws/chat"
+    assert web_url(settings, 2) == "http://127.0.0.1:9001/"
     assert edge_url(replace(settings, edge_host="::"), 1) == "ws://[::1]:9000/ws/chat"
 
 
@@ -87,11 +100,18 @@ def test_a_worker_is_told_what_was_set() -> None:
             "HIKYAKU_MONGO_URL": "mongodb://db/?replicaSet=rs0",
             "HIKYAKU_MONGO_DATABASE": "chat",
             "HIKYAKU_GROUP_MEMBERS": "50",
+            "HIKYAKU_SEARCH_URL": "https://search.example.org",
+            "HIKYAKU_SEARCH_KEY": "a key",
+            "HIKYAKU_SEARCH_DAYS": "90",
+            "HIKYAKU_HOT_DAYS": "60",
+            "HIKYAKU_SEARCH_LOCALES": "jpn, cmn",
         }
     ).settings
     config = worker_config(settings)
     assert config.store.url == "mongodb://db/?replicaSet=rs0"
     assert config.store.database == "chat"
+    assert (config.search.url, config.search.key) == ("https://search.example.org", "a key")
+    assert (config.search.days, config.search.locales) == (60, ("jpn", "cmn"))
     assert config.group_members == edge_config(settings, 1).limits.group_members == 50
 
 
@@ -109,6 +129,7 @@ def test_url_tokens_follow_the_mode_unless_set(mode: str, url_token: str, accept
         "HIKYAKU_MODE": mode,
         "HIKYAKU_URL_TOKEN": url_token,
         "HIKYAKU_JWT_SECRET": SECRET,
+        "HIKYAKU_INTERNAL_SECRET": SECRET,
     }
     assert edge_config(load(environ).settings, 1).url_token is accepted
 
@@ -197,7 +218,27 @@ def test_all_problems_are_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({"HIKYAKU_MODE": "production"}, "HIKYAKU_JWT_SECRET: production needs a key"),
+        (
+            {"HIKYAKU_MODE": "production", "HIKYAKU_INTERNAL_SECRET": SECRET},
+            "HIKYAKU_JWT_SECRET: production needs a key",
+        ),
+        (
+            {"HIKYAKU_MODE": "production", "HIKYAKU_JWT_SECRET": SECRET},
+            "HIKYAKU_INTERNAL_SECRET: production needs it",
+        ),
+        ({"HIKYAKU_INTERNAL_SECRET": "short"}, "HIKYAKU_INTERNAL_SECRET: it is too short"),
+        ({"HIKYAKU_FILES_URL": "/folder"}, "'/folder' does not fit: expected s3://bucket"),
+        (
+            {"HIKYAKU_FILES_URL": "s3://a/b", "HIKYAKU_OBJECTS_URL": "s3://a/b"},
+            "files need a place of their own",
+        ),
+        ({"HIKYAKU_FILES_WORKER_URL": "files:8090"}, "expected http://host:port"),
+        ({"HIKYAKU_CLAMD": "localhost:3310"}, "expected tcp://host:port or unix:///socket"),
+        (
+            {"HIKYAKU_FILES_QUOTA_BYTES": "1024"},
+            "1024 is less than one file, HIKYAKU_FILE_BYTES=104857600",
+        ),
+        ({"HIKYAKU_FILES_PORT": "8081"}, "HIKYAKU_FILES_PORT: 8081 is already the port of edge 2"),
         ({"HIKYAKU_HOT_DAYS": "7"}, "HIKYAKU_HOT_DAYS: 7 days must be more than the log has"),
         ({"HIKYAKU_OBJECTS_URL": "/folder"}, "'/folder' does not fit: expected s3://bucket"),
         ({"HIKYAKU_OBJECTS_URL": "gs://x"}, "'gs://x' does not fit: expected s3://bucket"),
@@ -206,7 +247,11 @@ def test_all_problems_are_reported_at_once() -> None:
         ({"HIKYAKU_JWT_JWKS": "/no/such.json"}, "there is no file '/no/such.json'"),
         ({"HIKYAKU_JWT_JWKS": "ftp://host/x"}, "expected a file or an https URL"),
         (
-            {"HIKYAKU_JWT_JWKS": "http://host/x", "HIKYAKU_MODE": "production"},
+            {
+                "HIKYAKU_JWT_JWKS": "http://host/x",
+                "HIKYAKU_MODE": "production",
+                "HIKYAKU_INTERNAL_SECRET": SECRET,
+            },
             "expected a file or an https URL",
         ),
         ({"HIKYAKU_EDGE_PORT": "65535"}, "2 edges from port 65535 on would need port 65536"),
@@ -225,6 +270,7 @@ def test_all_problems_are_reported_at_once() -> None:
         ({"HIKYAKU_REPLICAS": "2"}, "expected 1 or 3"),
         ({"HIKYAKU_NATS_URL": "localhost:4222"}, "expected nats://host:port"),
         ({"HIKYAKU_MONGO_URL": "http://db"}, "expected mongodb://host:port/"),
+        ({"HIKYAKU_SEARCH_LOCALES": "jpn, ja"}, "HIKYAKU_SEARCH_LOCALES: 'ja' is no language"),
         ({"HIKYAKU_ORIGINS": "chat.example.org"}, "'chat.example.org' does not fit"),
         ({"HIKYAKU_ORIGINS": "https://a.example/path"}, "does not fit"),
         ({"HIKYAKU_ORIGINS": "http://[broken"}, "does not fit"),
@@ -274,7 +320,13 @@ def test_numbers_are_read_as_written(port: int, edges: int, ping: float, content
     assert (settings.ping_interval_s, settings.content_bytes) == (ping, content)
 
 
-@pytest.mark.parametrize("variable", [f.variable for f in FIELDS.values() if f.secret])
+ANY_TEXT = ("HIKYAKU_SEARCH_KEY", "HIKYAKU_NATS_PASSWORD", "HIKYAKU_MONGO_PASSWORD")
+"""Secrets that may be any text, so that there is no message."""
+
+
+@pytest.mark.parametrize(
+    "variable", [f.variable for f in FIELDS.values() if f.secret and f.variable not in ANY_TEXT]
+)
 @pytest.mark.parametrize(
     "value",
     ["hunter2", "x://me:hunter2@h:1", "nats://me:hunter2/@h:x", "me:hunter2@h", "x?hunter2@"],
@@ -352,6 +404,20 @@ def test_token_refuses_what_is_no_user_id(
     assert "cannot be a user id" in capsys.readouterr().err
 
 
+def test_edges_and_workers_share_a_secret_of_the_home(tmp_path: Path) -> None:
+    settings = load({"HIKYAKU_HOME": str(tmp_path / "home")}).settings
+    shared = with_internal_secret(settings)
+    assert len(shared.internal_secret) >= 32
+    assert shared.internal_secret != with_development_secret(settings).jwt_secret
+    assert with_internal_secret(settings) == shared
+    assert edge_config(shared, 1).files.secret == worker_config(shared).files.secret
+    assert edge_config(shared, 1).files.url == ""
+    apart = replace(shared, files_host="::", files_port=8090)
+    assert edge_config(apart, 1).files.url == "http://[::1]:8090"
+    elsewhere = replace(apart, files_worker_url="http://files:80/")
+    assert edge_config(elsewhere, 1).files.url == "http://files:80"
+
+
 def test_without_a_shared_secret_no_token_is_made(tmp_path: Path) -> None:
     key = tmp_path / "key.pem"
     key.touch()
@@ -376,3 +442,26 @@ def test_wrong_words_are_explained(
 ) -> None:
     assert main(words) == 2
     assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["restore", "/nowhere"], "is not a backup"),
+        (["backup", "/"], "is there already"),
+        (["dead", "show"], "use `dead list`"),
+        (["export", "--user", "u", "--to", "/"], "is there already"),
+        (["erase", "--user", "u"], "this cannot be undone"),
+    ],
+)
+def test_commands_beside_a_site_need_no_secret_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    """In a worker's container there is none."""
+    monkeypatch.setenv("HIKYAKU_MODE", "production")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+    assert main(words) == 2
+    assert said in capsys.readouterr().err

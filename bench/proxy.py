@@ -5,12 +5,15 @@ has gone meanwhile, as bytes do that were already on the way.
 """
 
 import asyncio
+import random
 from contextlib import suppress
 
 from deploy.ports import free_port
 
 CHUNK_BYTES = 64 * 1024
 CHUNKS = 1024
+STALL_S = 0.4
+"""What TCP takes to send a lost packet again, twice its least."""
 
 
 class Direction:
@@ -18,6 +21,9 @@ class Direction:
 
     def __init__(self) -> None:
         self.delay_s = 0.0
+        self.bytes_per_s: float | None = None
+        self.stalls = 0.0
+        """The share of chunks that wait `STALL_S` more, as after the loss of a packet."""
         self.passing_bytes: int | None = None
         """How much still passes; what comes after that is dropped. None: everything passes."""
         self.dropped_bytes = 0
@@ -30,6 +36,7 @@ class Direction:
         self._open.clear()
 
     def release(self) -> None:
+        """Let everything pass again."""
         self._open.set()
 
     def drop(self, *, after_bytes: int = 0) -> None:
@@ -39,6 +46,8 @@ class Direction:
     def clear(self) -> None:
         """Behave well again."""
         self.delay_s = 0.0
+        self.bytes_per_s = None
+        self.stalls = 0.0
         self.passing_bytes = None
         self.release()
 
@@ -49,8 +58,13 @@ class Direction:
             self.passing_bytes -= len(passing)
             self.dropped_bytes += len(chunk) - len(passing)
             chunk = passing
-        if self.delay_s:
-            await asyncio.sleep(self.delay_s)
+        wait_s = self.delay_s
+        if self.bytes_per_s is not None:
+            wait_s += len(chunk) / self.bytes_per_s
+        if random.random() < self.stalls:
+            wait_s += STALL_S
+        if wait_s:
+            await asyncio.sleep(wait_s)
         if not self._open.is_set():
             self.held_bytes += len(chunk)
             await self._open.wait()

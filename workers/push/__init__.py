@@ -1,0 +1,1 @@
+"""Pushes to devices that are not connected: providers, and what they share."""

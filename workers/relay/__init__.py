@@ -1,0 +1,1 @@
+"""Federation: what passes between this site and others."""

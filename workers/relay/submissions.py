@@ -1,0 +1,71 @@
+"""What users here have written in chats that live elsewhere, and what came of it.
+
+A submission stays in the outbox until its chat's home has put it in order or refused it. As a home
+does that in the order in which they were sent, those left of a chat come back from the first on;
+and what comes back and is not there was never sent from here.
+"""
+
+from msgspec import Struct, field
+
+from broker import events, outbox
+from broker.bus import Bus
+from broker.log import Log, Stored
+from broker.streams import purge
+
+LOOK = 200
+"""So many are read at once. Before the one looked for may be some that never come back by
+themselves: the home had them already, with the same `client_id`."""
+
+
+class _Place(Struct):
+    seq: int = 0
+    page: list[Stored] = field(default_factory=list)
+
+
+class Submissions:
+    """Finds and settles them. Raises `Unavailable`."""
+
+    def __init__(self, bus: Bus):
+        self._bus = bus
+        self._log = Log(bus, stream=outbox.STREAM)
+        self._places: dict[str, _Place] = {}
+
+    def begin(self) -> None:
+        """Forget what was found and not settled."""
+        self._places.clear()
+
+    async def find(self, site: str, event: events.Message | events.Change) -> bool:
+        """Whether this was sent from here to `site` and has not come back yet."""
+        place = self._places.setdefault(outbox.submission(site, event.chat_id), _Place())
+        if not place.page:
+            subject = outbox.submission(site, event.chat_id)
+            place.page = (await self._log.read(subject, place.seq + 1, LOOK)).events
+        for number, stored in enumerate(place.page):
+            if _submitted(stored) == event:
+                place.seq = stored.seq
+                del place.page[: number + 1]
+                return True
+        return False
+
+    async def refused(self, site: str, chat_id: str, client_id: str) -> bool:
+        """Whether a submission with this `client_id` has not come back; then it has now."""
+        place = self._places.setdefault(outbox.submission(site, chat_id), _Place())
+        page = (await self._log.read(outbox.submission(site, chat_id), place.seq + 1, LOOK)).events
+        for stored in page:
+            event = _submitted(stored)
+            if isinstance(event, events.Message | events.Change) and event.client_id == client_id:
+                place.seq, place.page = stored.seq, []
+                return True
+        return False
+
+    async def settle(self) -> None:
+        """Remove what was found, and what was before it in its chat."""
+        for subject, place in self._places.items():
+            if place.seq:
+                await purge(self._bus, outbox.STREAM, subject, before=place.seq + 1)
+        self._places.clear()
+
+
+def _submitted(stored: Stored) -> events.Event | None:
+    parcel = outbox.decode(stored.data)
+    return events.decode(parcel.data) if isinstance(parcel, outbox.Submitted) else None
