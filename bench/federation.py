@@ -134,8 +134,7 @@ async def heal(sites: Sites, run: str, backlog: int) -> dict[str, float]:
     there = [f"b-{number}-{run}" for number in range(PAIRS)]
     tokyo = await people(sites.tokyo, here, [], 0)
     osaka = await people(sites.osaka, there, [], PAIRS)
-    sites.link.refusing = True
-    sites.link.reset()
+    sites.link.sever()
     for writing, others in (
         (tokyo, [f"{n}@osaka" for n in there]),
         (osaka, [f"{n}@tokyo" for n in here]),

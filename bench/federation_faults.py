@@ -44,8 +44,7 @@ Work = Callable[[Offices, float], Awaitable[None]]
 
 async def _cut(links: Sequence[Proxy], seconds: float) -> None:
     for link in links:
-        link.refusing = True
-        link.reset()
+        link.sever()
     await asyncio.sleep(seconds)
     for link in links:
         link.refusing = False

@@ -180,6 +180,11 @@ class Proxy:
         for link in self._links.values():
             link.reset()
 
+    def sever(self) -> None:
+        """Reset every connection, and whatever comes, until `clear`."""
+        self.refusing = True
+        self.reset()
+
     def cut(self) -> None:
         """Reset the clients' sides only: what is held still reaches the server."""
         for link in self._links.values():

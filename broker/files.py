@@ -7,13 +7,17 @@ the shared secret can make; it is good for some minutes, and the secret itself n
 import hashlib
 import hmac
 from base64 import urlsafe_b64encode
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from . import subjects
 from .errors import InvalidName
 
 SERVICE = "files"
+PIECE_BYTES = 512 * 1024
+"""The most bytes of a file in one answer; as text they fit into a message of the bus."""
+
 ASKER = "hikyaku-asker"
 VOUCHED_S = 300
 """Also how far the clocks of an edge and a worker may differ."""
@@ -46,6 +50,21 @@ class Checked(Struct, kw_only=True):
     """It may; the files in the order of the question."""
 
     files: list[File]
+
+
+class Piece(Struct, kw_only=True):
+    """The bytes of a file from `start` on, up to `length` of them, asked by `relay` for a peer."""
+
+    id: str
+    start: Annotated[int, Meta(ge=0)]
+    length: Annotated[int, Meta(ge=1, le=PIECE_BYTES)]
+
+
+class PieceFound(Struct, kw_only=True):
+    """The bytes; who is in the chat may have them."""
+
+    chat_id: str
+    data: bytes
 
 
 class Vouching:

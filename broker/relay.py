@@ -1,6 +1,10 @@
 """Questions of the service `relay`: what edges and operators ask about other sites."""
 
-from msgspec import Raw, Struct
+from typing import Annotated
+
+from msgspec import Meta, Raw, Struct
+
+from .files import PIECE_BYTES
 
 SERVICE = "relay"
 WATCH_AGAIN_S = 20.0
@@ -12,6 +16,22 @@ class Question(Struct, kw_only=True):
     site: str
     verb: str
     question: Raw
+
+
+class FilePiece(Struct, kw_only=True):
+    """Bytes of a file that `author`, a user of another site, has sent; it is kept at that site."""
+
+    author: str
+    id: str
+    start: Annotated[int, Meta(ge=0)]
+    length: Annotated[int, Meta(ge=1, le=PIECE_BYTES)]
+
+
+class FilePieceFound(Struct, kw_only=True):
+    """What the site `site` has of it from there on."""
+
+    site: str
+    data: bytes
 
 
 class Watch(Struct, kw_only=True):

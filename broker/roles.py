@@ -161,7 +161,14 @@ ROLES = (
         subscribe=(f"{SERVICE}notify.*", f"{LIVE}{lease.BUCKET}.*"),
         answers=True,
     ),
-    _role("files", _how_far("persist"), subscribe=(f"{SERVICE}files.*",), answers=True),
+    _role(
+        "files",
+        service("relay", "file"),
+        _how_far("persist"),
+        *_reads(outbox.STREAM),
+        subscribe=(f"{SERVICE}files.*",),
+        answers=True,
+    ),
     _role(
         RELAY,
         _DM,
@@ -170,6 +177,7 @@ ROLES = (
         f"{EPHEMERAL}>",
         outbox.told("*"),
         *(f"{SERVICE}{each}.*" for each in ("directory", "query")),
+        service("files", "piece"),
         *_reads(outbox.STREAM),
         f"{_API}STREAM.PURGE.{outbox.STREAM}",
         *_reads_buckets(lease.BUCKET, links.BUCKET, presence.BUCKET, sites.BUCKET),

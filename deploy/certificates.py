@@ -1,4 +1,4 @@
-"""The site's own authority, and the certificates of its NATS and MongoDB servers.
+"""The site's own authority, and the certificates of its NATS and MongoDB servers and of its links.
 
 A folder beside `.env`, which only its owner may enter:
 
@@ -26,6 +26,7 @@ from .errors import UserError
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 397
+AUTHORITY, SERVER = "ca.pem", "server.pem"
 SERVERS = {
     "nats": ("nats", "nats-2", "nats-3"),
     "mongo": ("mongo", "mongo-2", "mongo-3"),
@@ -46,15 +47,32 @@ def write(folder: Path, *, names: Iterable[str] = (), days: int = SERVER_DAYS) -
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         key, authority = _authority(folder)
         pem = authority.public_bytes(serialization.Encoding.PEM)
-        _put(folder / "public" / "ca.pem", pem, 0o644)
+        _put(folder / "public" / AUTHORITY, pem, 0o644)
         until = datetime.now(UTC) + timedelta(days=days)
         for server, own in SERVERS.items():
-            _put(folder / server / "ca.pem", pem, 0o644)
+            _put(folder / server / AUTHORITY, pem, 0o644)
             certificate = _certificate((*own, *LOCAL, *names), until, key, authority)
-            _put(folder / server / "server.pem", certificate, 0o644)
+            _put(folder / server / SERVER, certificate, 0o644)
     except OSError as error:
         raise UserError(f"{error.filename} cannot be written: {error.strerror}") from None
     return until
+
+
+def write_link(folder: Path, names: Iterable[str]) -> None:
+    """Make the certificate of a site's end of its links, and the authority if there is none.
+
+    All in one folder that nobody else may read. It is good as long as the authority, whose
+    certificate the linked sites have; `names` are what they find this end by. Raises `UserError`.
+    """
+    try:
+        key, authority = _authority(folder)
+        pem = authority.public_bytes(serialization.Encoding.PEM)
+        _put(folder / AUTHORITY, pem, 0o600)
+        until = authority.not_valid_after_utc
+        certificate = _certificate((*names, *LOCAL), until, key, authority)
+        _put(folder / SERVER, certificate, 0o600)
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be written: {error.strerror}") from None
 
 
 def _authority(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:

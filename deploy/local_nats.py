@@ -61,13 +61,14 @@ def service(
     env: dict[str, str],
     links_folder: Path,
     listen: str = "",
+    address: str = "",
     restoring: bool = False,
 ) -> Service:
     """Write the configuration into `folder` and declare the service; `password` is each role's.
 
-    `links_folder` has the files of `deploy.links`; linked sites connect to `listen`. While
-    `restoring` a backup it does not fsync each message: it would take a thousand times longer, and
-    what is lost with the machine is in the backup.
+    `links_folder` has the files of `deploy.links`; linked sites connect to `listen`, which they
+    find at `address`. While `restoring` a backup it does not fsync each message: it would take a
+    thousand times longer, and what is lost with the machine is in the backup.
     """
     conf = folder / "nats.conf"
     conf.touch(mode=0o600)
@@ -75,7 +76,7 @@ def service(
     sync = RESTORING_SYNC if restoring else "always"
     text = _configuration(folder, site, port, monitor_port, password, sync, links_folder)
     conf.write_text(text, encoding="utf-8")
-    links.ensure(links_folder, site, json.dumps(password(RELAY)), listen=listen)
+    links.ensure(links_folder, site, json.dumps(password(RELAY)), listen=listen, address=address)
     _of_before(folder / "jetstream")
 
     async def probe() -> None:

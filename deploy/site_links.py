@@ -42,7 +42,7 @@ class Invite(Struct, kw_only=True):
     address: str
     password: str
     machines: tuple[int, int]
-    ca: str = ""
+    ca: str
 
 
 def run(settings: Settings, action: str, argument: str | None) -> int:
@@ -141,8 +141,11 @@ async def _invite(settings: Settings, bus: Bus, name: str) -> int:
             f" is left for {name}: set HIKYAKU_MACHINES, as 0-31, and start the edges anew"
         )
     found = _read(settings)
-    if found.listen != settings.link_listen:
-        raise UserError("the NATS server does not listen there yet: start it anew")
+    if (found.listen, found.address) != (settings.link_listen, settings.link_address):
+        raise UserError(
+            f"the NATS server was started with other settings than now, and has no certificate for"
+            f" {address} yet: start it anew"
+        )
     password = found.accepted[name] = links.fresh_password()
     await _apply(settings, found)
     await _know(bus, name, sites.Peer())
@@ -152,6 +155,7 @@ async def _invite(settings: Settings, bus: Bus, name: str) -> int:
         address=address,
         password=password,
         machines=machines(settings),
+        ca=links.authority(links_folder(settings)),
     )
     print(f"Run this at {name}. Whoever has it can speak as {name}: it is a password.\n")
     print(f"  hikyaku site join {_text(invite)}\n")

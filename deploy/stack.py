@@ -114,6 +114,7 @@ def _own_nats(
             env=env,
             links_folder=links_folder(settings),
             listen=settings.link_listen,
+            address=settings.link_address,
             restoring=restoring,
         )
     ]

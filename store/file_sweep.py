@@ -80,12 +80,15 @@ class Sweep:
                 await self._uses.release({"message": {"$in": list(old)}})
             last = Int64(found[-1]["message"] + 1)
 
-    async def remove_files(self, now: int) -> None:
+    async def remove_files(self, now: int, *, elsewhere: bool) -> None:
         """Remove files of no message that are kept no longer.
 
-        Every message that was written before `now` must have its uses by now.
+        Every message that was written before `now` must have its uses by now. Without `elsewhere`
+        files of chats that may live at other sites stay: messages may be on their way there.
         """
         free: Document = {"free": True, "keep_until": {"$lt": Int64(now)}}
+        if not elsewhere:
+            free["chat"] = {"$not": {"$regex": "=40"}}
 
         async def look(found: Document) -> None:
             size = await self._database.transaction(partial(self._look, found, free))

@@ -3,11 +3,15 @@
 A use is put down before its message is written, and taken back after the message is known to be
 deleted: whichever of a message and its deletion comes first, and whoever writes them, nothing is
 left of a deleted message, and no message is without its uses.
+
+Of a file whose author is at another site the use has all that is known here: `from` its author,
+`told` what the message says of it, `seq` the message's place.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from bson.int64 import Int64
 from pymongo import UpdateOne
 
@@ -33,14 +37,17 @@ class Uses:
         """These events are about to be written; the ids of the messages with files among them."""
         operations: list[Any] = []
         ids = []
-        for _, event in entries:
+        for seq, event in entries:
             if not isinstance(event, events.Message) or not event.files:
                 continue
             if (message := _number(event)) is None:
                 continue
             ids.append(message)
             for file in event.files:
-                use = {"file": file.id, "message": message, "chat": event.chat_id}
+                use: Document = {"file": file.id, "message": message, "chat": event.chat_id}
+                if "@" in event.from_:
+                    told = msgspec.to_builtins(file)
+                    use |= {"from": event.from_, "seq": Int64(seq), "told": told}
                 key = {"_id": f"{event.id} {file.id}"}
                 operations.append(UpdateOne(key, {"$setOnInsert": use}, upsert=True))
         if operations:

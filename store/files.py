@@ -15,9 +15,12 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
 from bson.int64 import Int64
 from pymongo import ReplaceOne, ReturnDocument
 from pymongo.errors import DuplicateKeyError
+
+from broker.files import File
 
 from .database import Database, Document, Session
 from .errors import StoreError, StoreUnavailable
@@ -58,6 +61,14 @@ class FileRecord(NamedTuple):
     width: int | None
     height: int | None
     at: int
+
+
+class Used(NamedTuple):
+    """A file as a message has it: in which chat, by whom, and what the message says of it."""
+
+    chat: str
+    author: str
+    file: File
 
 
 class Blob(NamedTuple):
@@ -120,6 +131,18 @@ class Files:
             found: Document | None = await self._owners.find_one({"_id": owner})
         return int((found or {}).get("bytes", 0))
 
+    async def first_use(self, file_id: str) -> Used | None:
+        """What the first message from elsewhere in this site's log says of the file, if any does.
+
+        Whoever refers to a file later knows it from there, and cannot say that it is another's.
+        """
+        with self._database.errors():
+            query = {"file": file_id, "told": {"$exists": True}}
+            found = await self._uses.find(query).sort("seq", 1).limit(1).to_list(1)
+        for each in found:
+            return Used(each["chat"], each["from"], msgspec.convert(each["told"], File))
+        return None
+
     async def claim(self, chat: str, ids: list[str], until: int) -> list[FileRecord]:
         """Keep the chat's files of these for a message that is about to be written; those found."""
         with self._database.errors():
@@ -170,7 +193,8 @@ class Files:
     ) -> None:
         """The file is there from now on. `quota` 0 is none; `upload` is what it came from.
 
-        Raises `QuotaReached`, and `Lost` when the blob or the upload is gone.
+        Repeating it for the same file is harmless. Raises `QuotaReached`, and `Lost` when the blob
+        or the upload is gone.
         """
 
         async def work(session: Session) -> None:
@@ -181,6 +205,8 @@ class Files:
             }
             if not (await self._blobs.update_one(blob, done, session=session)).matched_count:
                 raise Lost("the stored content was removed")
+            if await self._files.find_one({"_id": file.id}, session=session) is not None:
+                return  # another process has brought the same file of another site
             await self._add(file.owner, file.size, 1, session, quota=quota)
             document = document_of(file, keep_until)
             await self._files.insert_one(document, session=session)

@@ -15,9 +15,10 @@ from broker.bucket import Bucket
 from broker.errors import BrokerError
 from broker.requests import Failure, ask
 from broker.roles import OPERATOR
-from deploy import links, local_nats
+from deploy import certificates, links, local_nats
 
 from .brokers import make_bus
+from .filesite import FileSite
 from .ports import free_port
 from .servers import LINKS, Hikyaku, Process, Site, as_role
 
@@ -33,17 +34,24 @@ class Hub:
             f'subscribe: ["fed.{name}.>"]}}}}'
             for name in names
         )
+        certificates.write_link(folder, [])
+        self.authority = links.authority(folder)
+        pem = folder / certificates.SERVER
         conf = folder / "hub.conf"
         conf.write_text(
             f"server_name: hub\nlisten: 127.0.0.1:{self.port}\n"
-            f"leafnodes {{ listen: 127.0.0.1:{self.leaf_port}, no_advertise: true }}\n"
+            f"leafnodes {{ listen: 127.0.0.1:{self.leaf_port}, no_advertise: true,"
+            f" tls {{cert_file: {pem}, key_file: {pem}, timeout: {links.HANDSHAKE_S}}} }}\n"
             f"accounts {{ FED: {{ users: [\n{users}\n] }} }}\n"
         )
         self.process = Process((str(local_nats.find()), "--config", str(conf)), folder)
 
 
-class Office(Site):
-    """A site with a relay. `link` is the proxy between it and the hub."""
+class Office(FileSite):
+    """A site with a relay. `link` is the proxy between it and the hub.
+
+    The worker `files` is not started with it.
+    """
 
     def __init__(self, folder: Path, name: str, machines: str, **settings: str):
         super().__init__(
@@ -108,7 +116,7 @@ class Office(Site):
             shutil.rmtree(self._folder / name)
             shutil.copytree(there / name, self._folder / name)
 
-    def configure(self) -> None:
+    def configure(self, hub: Hub) -> None:
         """Name the server, and add the way to the hub."""
         conf = self._nats_folder / "nats.conf"
         conf.write_text(conf.read_text().replace("test-nats-1", f"{self.name}-nats-1"))
@@ -116,11 +124,11 @@ class Office(Site):
         found = links.read(folder)
         found.own = self.name
         address = f"127.0.0.1:{self.link.port}"
-        found.dialed["hub"] = links.Dialed(address=address, password="pw")
+        found.dialed["hub"] = links.Dialed(address=address, password="pw", ca=hub.authority)
         links.write(folder, found)
 
     async def start(self) -> None:
-        await super().start()
+        await Site.start(self)
         await self.relay.start()
 
     async def know(self, others: Sequence[str]) -> None:
@@ -164,7 +172,7 @@ class Company:
             try:
                 for office in self.offices.values():
                     office.link = await stack.enter_async_context(Proxy(self.hub.leaf_port))
-                    office.configure()
+                    office.configure(self.hub)
                 for name, office in self.offices.items():
                     await office.start()
                     others = {*self.offices, *self._strangers} - {name}

@@ -163,6 +163,7 @@ class World:
 
     async def settled(self) -> None:
         """Wait until all that is in the log now was pushed, or is not going to be."""
+        await self.bus.wait_connected(WITHIN_S)
         last = (await Log(self.bus).state()).last_seq
 
         async def done() -> bool:

@@ -32,8 +32,7 @@ async def test_both_go_on_and_agree(company: Company) -> None:
         await zoe.until("member_added", group_id=at_osaka)
         await bob.until("member_added", group_id=at_osaka)
         link = company["osaka"].link
-        link.refusing = True
-        link.reset()
+        link.sever()
         for number in range(10):
             await alice.tell(at_tokyo, f"tokyo {number}")
             ack = await bob.tell(at_osaka, f"osaka {number}")

@@ -74,16 +74,14 @@ async def hub_killed(company: Company) -> None:
 async def one_of_three_cut(company: Company) -> None:
     """The two others go on with each other."""
     link = company["kyoto"].link
-    link.refusing = True
-    link.reset()
+    link.sever()
     await asyncio.sleep(4)
 
 
 async def home_cut(company: Company) -> None:
     """Nobody reaches the site where the chat lives."""
     link = company["tokyo"].link
-    link.refusing = True
-    link.reset()
+    link.sever()
     await asyncio.sleep(4)
 
 
@@ -122,8 +120,7 @@ async def test_random_faults(company: Company) -> None:
 
     async def link_cut(company: Company) -> None:
         link = company[chosen.choice(SITES)].link
-        link.refusing = True
-        link.reset()
+        link.sever()
         await asyncio.sleep(chosen.uniform(0.2, 3))
         link.refusing = False
 

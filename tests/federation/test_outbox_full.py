@@ -45,8 +45,7 @@ async def test_longer_than_the_log_keeps(company: Company) -> None:
         bob = await connect(osaka.edges[0], bob_id)
         await alice.say(f"{bob_id}@osaka", "before")
         await bob.until("chat", WAIT_S, content="before")
-        osaka.link.refusing = True
-        osaka.link.reset()
+        osaka.link.sever()
         for number in range(5):
             await alice.say(f"{bob_id}@osaka", f"tokyo {number}")
             await bob.say(f"{alice_id}@tokyo", f"osaka {number}")
@@ -70,8 +69,7 @@ async def test_more_than_there_is_room_for(company: Company) -> None:
     async with Clients() as connect:
         alice = await connect(tokyo.edges[0], alice_id)
         bob = await connect(osaka.edges[0], bob_id)
-        osaka.link.refusing = True
-        osaka.link.reset()
+        osaka.link.sever()
         accepted, refused = [], []
         for number in range(2000):
             content = f"{number} " + "x" * 4000

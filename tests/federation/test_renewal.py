@@ -72,8 +72,7 @@ async def test_set_back_and_renewed(company: Company, tmp_path: Path, written_fi
         await all_taken(company, "tokyo", "osaka")
     osaka.stop()
     osaka.put_back(tmp_path / "copy")
-    company["osaka"].link.refusing = True
-    company["osaka"].link.reset()
+    company["osaka"].link.sever()
     await osaka.start()
     async with Clients() as connect:
         alice = await connect(tokyo.edges[0], alice_id)

@@ -172,8 +172,7 @@ async def test_presence(company: Company) -> None:
         alice = await connect(company["tokyo"].edges[1], alice_id)
         await bob.until("presence", status="online")
         link = company["osaka"].link
-        link.refusing = True
-        link.reset()
+        link.sever()
         await bob.until("presence", 90, status="offline")
         link.clear()
         await bob.until("presence", 90, status="online")

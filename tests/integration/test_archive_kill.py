@@ -206,7 +206,7 @@ async def test_kill_9_at_random(mongo: Mongo, tmp_path: Path) -> None:
                 subprocess.Popen, command, env=env, stdout=subprocess.DEVNULL
             )
             try:
-                await asyncio.to_thread(process.wait, 1.0 + 0.06 * attempt)
+                await asyncio.to_thread(process.wait, 1.1**attempt)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 await asyncio.to_thread(process.wait, 10)

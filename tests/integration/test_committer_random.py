@@ -138,8 +138,7 @@ class World:
                 await self._for_a_while(0.5)
                 await self.nats.start()
             case "refuse":
-                proxy.refusing = True
-                proxy.reset()
+                proxy.sever()
                 await self._for_a_while(0.5)
             case _:
                 proxy.reset()

@@ -234,8 +234,7 @@ async def test_after_a_reconnect_it_looks_at_once(
         site = Site(nats, live, good)
         async with site.feed():
             for count in range(1, 6):
-                proxy.refusing = True
-                proxy.reset()
+                proxy.sever()
                 await eventually(lambda: not live.connected)
                 await site.write(20)
                 proxy.refusing = False
@@ -284,8 +283,7 @@ async def test_a_log_that_does_not_answer_is_asked_again(nats: Nats) -> None:
         site = Site(nats, live, good)
         site.log = Log(ask)
         async with site.feed() as feed:
-            proxy.refusing = True
-            proxy.reset()
+            proxy.sever()
             live.loss = lambda message: []
             await site.write(10)
             await eventually(lambda: live.lost == 10)

@@ -16,15 +16,19 @@ from uuid import uuid4
 import pytest
 from bson.int64 import Int64
 
-from broker import events, subjects
+from broker import events, outbox, subjects
+from broker.batch import Part, publish_all
 from broker.roles import OPERATOR
 from broker.snowflake import EPOCH_MS, unix_ms
+from broker.streams import purge
 from store.config import StoreConfig
 from store.database import Database, connect
 from store.documents import Entry
 from store.messages import Messages
+from tests.federation.test_trust import message, submitted
 from tests.servers import as_role
 
+from ..brokers import make_bus
 from ..chat import Clients, names
 from ..edges import trouble
 from ..filesite import FileSite, Web
@@ -438,3 +442,24 @@ async def test_what_a_killed_worker_left_half_written_is_removed(
         await asyncio.sleep(0.05)
     assert fresh.exists()
     fresh.unlink()
+
+
+async def test_a_file_stays_while_its_message_may_be_on_its_way_to_another_site(
+    site: FileSite, database: Database
+) -> None:
+    alice, bob = names("alice", "bob")
+    chat = subjects.dm(alice, f"{bob}@osaka")
+    async with make_bus(site.nats.url) as bus, Web(site.edges[0], alice) as web:
+        await bus.wait_connected(5)
+        part = Part(
+            outbox.submission("osaka", chat), submitted(message(alice, f"{bob}@osaka", "it"))
+        )
+        await publish_all(bus, [part], timeout_s=5)
+        there, here = [await web.upload(to, b"x") for to in (chat, subjects.dm(alice, bob))]
+        for each in (there, here):
+            await days_later(database, each["id"])
+        await until(database, "files", {"_id": here["id"]}, 0)
+        await sweeps(site)
+        assert await is_there(web, there["id"])
+        await purge(bus, outbox.STREAM, outbox.submissions("osaka"), before=2**40)
+        await until(database, "files", {"_id": there["id"]}, 0)

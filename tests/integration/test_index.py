@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from bench.proxy import Proxy
 from broker import events
 from broker.committer import Committer
 from broker.log import STREAM, Log
@@ -44,6 +45,8 @@ from tests.servers import Hikyaku, eventually
 from workers.index import CONSUMER
 
 pytestmark = pytest.mark.anyio
+
+SLOWLY_S = 0.2
 
 
 @pytest.fixture(scope="module")
@@ -319,18 +322,25 @@ async def test_a_rebuild_that_is_killed_changes_nothing_and_can_be_repeated(
     command = [sys.executable, "-m", "deploy.cli", "search", "rebuild"]
     for number in (signal.SIGKILL, signal.SIGINT):
         before = await numbers.read()
-        process = await asyncio.to_thread(
-            subprocess.Popen, command, env=stage.full_env(), stderr=subprocess.DEVNULL
-        )
-        try:
+        # It takes seconds then, so that it is in the midst of its work when it is killed.
+        async with Proxy(stage.search.port) as far:
+            far.up.delay_s = far.down.delay_s = SLOWLY_S
+            env = {**stage.full_env(), "HIKYAKU_SEARCH_URL": f"http://127.0.0.1:{far.port}"}
+            process = await asyncio.to_thread(
+                subprocess.Popen, command, env=env, stderr=subprocess.DEVNULL
+            )
+            try:
 
-            async def began(last: int | None = before.building) -> bool:
-                return (await numbers.read()).building not in (None, last)
+                async def began(last: int | None = before.building) -> bool:
+                    building = (await numbers.read()).building
+                    if building in (None, last):
+                        return False
+                    return building in await stage.indexes.numbers()
 
-            await until(began)
-        finally:
-            process.send_signal(number)
-            await asyncio.to_thread(process.wait, 30)
+                await until(began)
+            finally:
+                process.send_signal(number)
+                await asyncio.to_thread(process.wait, 30)
         now = await numbers.read()
         assert now.live == before.live
         assert (now.building is None) == (number == signal.SIGINT)

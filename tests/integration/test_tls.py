@@ -126,7 +126,7 @@ async def test_an_expired_certificate_is_refused_and_a_new_one_needs_no_restart(
         assert main(["certificates", str(served.folder), "--days", "20"]) == 0
         served.reload()
         await waiting.wait_connected(TIMEOUT_S)
-        assert "ends in 19 days" in caplog.text
+        await eventually(lambda: "ends in 19 days" in caplog.text)
     assert await serial(served.config) != before
 
 

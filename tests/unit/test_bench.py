@@ -288,7 +288,8 @@ def test_nothing_is_lost_when_connections_are_cut() -> None:
     assert report.sent == report.acked == report.delivered > 50
     assert (report.lost, report.doubled, report.out_of_order, report.without_ack) == (0, 0, 0, 0)
     assert len(report.faults) == 2
-    assert report.closes == {"1006": 16}
+    assert report.closes.keys() == {"1006"}
+    assert 8 < report.closes["1006"] <= 16, "on a slow machine some are not back at the second cut"
     assert 0.04 < report.longest_wait_s < 3
 
 

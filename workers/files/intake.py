@@ -36,12 +36,16 @@ _log = logging.getLogger("hikyaku.files")
 
 
 class Source(NamedTuple):
-    """Whose file it is, for which chat, under which name; `upload`: what it came from."""
+    """Whose file it is, for which chat, under which name; `upload`: what it came from.
+
+    `id` is that of a file of another site, which counts for nobody's quota.
+    """
 
     owner: str
     chat: str
     name: str
     upload: str | None = None
+    id: str | None = None
 
 
 class Intake:
@@ -120,7 +124,7 @@ class Intake:
             now = unix_ms()
             blob = await self._files.reserve(kept.sha256, thumbnail=thumbnail is not None, now=now)
             record = FileRecord(
-                id=new_id(),
+                id=source.id or new_id(),
                 chat=source.chat,
                 owner=source.owner,
                 name=source.name,
@@ -138,7 +142,7 @@ class Intake:
                 await self._files.commit(
                     record,
                     keep_until=now + int(self._config.orphan_s * 1000),
-                    quota=self._config.quota_bytes,
+                    quota=0 if source.id else self._config.quota_bytes,
                     upload=source.upload,
                 )
             except QuotaReached as reached:

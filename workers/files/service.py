@@ -11,7 +11,7 @@ import uvicorn
 from prometheus_client import Metric
 
 from broker.bus import Bus
-from broker.files import SERVICE, Check, Checked, Vouching
+from broker.files import SERVICE, Check, Checked, Piece, PieceFound, Vouching
 from broker.requests import Responder
 from broker.snowflake import unix_ms
 from store.database import Database
@@ -25,6 +25,7 @@ from ..config import WorkerConfig
 from .access import Access
 from .app import Application
 from .downloads import Downloads
+from .elsewhere import Elsewhere
 from .errors import Refused, refused
 from .intake import Intake, described
 from .sweeper import Sweeper
@@ -59,8 +60,10 @@ class FilesWorker:
         vouching = Vouching(files_config.secret)
         objects = FileObjects(files_config.url)
         self.files = Files(database)
-        self._access = Access(self.files, directory)
+        self._objects = objects
         intake = Intake(files_config, self.files, objects)
+        self._elsewhere = Elsewhere(bus, self.files, intake, file_bytes=files_config.file_bytes)
+        self._access = Access(bus, self.files, directory, self._elsewhere)
         self._application = Application(
             files_config,
             vouching,
@@ -77,7 +80,10 @@ class FilesWorker:
             retention_days=config.archive.retention_days,
         )
         self._responder = Responder(
-            bus, SERVICE, {"check": (Check, self._check)}, deadline_s=DEADLINE_S
+            bus,
+            SERVICE,
+            {"check": (Check, self._check), "piece": (Piece, self._piece)},
+            deadline_s=DEADLINE_S,
         )
 
     async def run(self) -> None:
@@ -97,6 +103,7 @@ class FilesWorker:
         )
         with _listening(self._config.host, self._config.port) as listening:
             async with AsyncExitStack() as stack:
+                await stack.enter_async_context(self._elsewhere)
                 await stack.enter_async_context(self._responder)
                 serving = asyncio.create_task(server.serve(sockets=[listening]))
                 sweeping = asyncio.create_task(self._sweeper.run())
@@ -127,9 +134,23 @@ class FilesWorker:
                 raise Refused("not_found", f"attachments: there is no file {each!r} in this chat")
         return Checked(files=[described(found[each]) for each in question.files])
 
+    async def _piece(self, question: Piece) -> PieceFound:
+        """Some bytes of a file, for `relay`, which knows who may have them."""
+        try:
+            file = await self.files.find(question.id)
+            if file is None:
+                raise Refused("not_found", "there is no such file")
+            end = min(file.size, question.start + question.length)
+            chunks = self._objects.read(file.key, question.start, end)
+            data = b"".join([chunk async for chunk in chunks])
+        except StoreError as error:
+            raise refused(error) from error
+        return PieceFound(chat_id=file.chat, data=data)
+
     def metrics(self) -> Iterator[Metric]:
         """For `/metrics`."""
         yield from self._application.metrics()
+        yield from self._elsewhere.metrics()
         yield from self._sweeper.metrics()
         yield from self._responder.metrics()
 

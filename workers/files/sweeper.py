@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from prometheus_client import Metric
 
+from broker import outbox
 from broker.bus import Bus
-from broker.consumer import progress
 from broker.errors import BrokerError
 from broker.log import Log
 from broker.metrics import counter, gauge
@@ -21,10 +21,9 @@ from store.file_objects import FileObjects
 from store.file_sweep import Sweep, Swept
 
 from ..archive import NAMES
-from ..persist import CONSUMER
+from .uses_known import uses_known
 
 CAUGHT_UP_S = 10.0
-POLL_S = 0.2
 JITTER = 0.1
 TIDY_S = 86_400.0
 FIRST_S = 30.0
@@ -45,7 +44,7 @@ class Sweeper:
         retention_days: float,
     ):
         self._bus = bus
-        self._log = Log(bus)
+        self._outbox = Log(bus, stream=outbox.STREAM)
         self._database = database
         self._objects = objects
         self._interval_s = interval_s
@@ -76,9 +75,11 @@ class Sweeper:
         now = unix_ms()
         try:
             await sweep.expire_uploads(now)
-            if await self._all_uses_known():
+            # Asked first: what came back from there is in the log, and so counted by what follows.
+            waiting, _ = await self._outbox.count(outbox.submissions("*"), 1)
+            if await uses_known(self._bus, CAUGHT_UP_S):
                 await sweep.release_old()
-                await sweep.remove_files(now)
+                await sweep.remove_files(now, elsewhere=not waiting)
             else:
                 self.behind += 1
                 _log.warning("no file is removed while MongoDB is behind the log")
@@ -91,16 +92,6 @@ class Sweeper:
             self._count(sweep.swept)
         self.runs += 1
         self.finished_at = time.time()
-
-    async def _all_uses_known(self) -> bool:
-        """Whether MongoDB has every message that the log had just now, and so its files' uses."""
-        last = (await self._log.state()).last_seq
-        deadline = time.monotonic() + CAUGHT_UP_S
-        while time.monotonic() < deadline:
-            if (await progress(self._bus, CONSUMER, to=last)).reached(last):
-                return True
-            await asyncio.sleep(POLL_S)
-        return False
 
     def _count(self, swept: Swept) -> None:
         for name in Swept.__struct_fields__:

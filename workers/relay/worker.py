@@ -21,6 +21,7 @@ from store.directory import Directory
 from store.mirrored import Mirrored
 
 from .asking import Asking
+from .files import FilePieces
 from .homing import Homing
 from .limits import Limits
 from .presence import Shown, Watcher
@@ -100,6 +101,7 @@ class RelayWorker:
         )
         self._teller = Teller(bus, links, self.sites, mirrored, check)
         self._asking = Asking(bus, self._postal, self.sites)
+        self._pieces = FilePieces(bus, self._postal, self.sites, mirrored)
         self._responder = Responder(
             bus,
             SERVICE,
@@ -113,7 +115,7 @@ class RelayWorker:
 
     async def __aenter__(self) -> "RelayWorker":
         try:
-            for each in (self.sites, self._postal, self._asking):
+            for each in (self.sites, self._postal, self._asking, self._pieces):
                 await self._stack.enter_async_context(each)
             for part in (self._whispers, self._watcher, self._shown, self._responder):
                 await self._stack.enter_async_context(part)
@@ -203,6 +205,18 @@ class RelayWorker:
             "hikyaku_link_unanswered_total",
             "Questions of a site that were not answered, for it was over its limit.",
             self._limits.unanswered,
+            "site",
+        )
+        yield counter(
+            "hikyaku_link_file_bytes_total",
+            "Bytes of files that the site was given.",
+            self._pieces.given,
+            "site",
+        )
+        yield counter(
+            "hikyaku_link_files_refused_total",
+            "Questions of a site for files of chats in which none of its users is.",
+            self._pieces.refused,
             "site",
         )
         yield counter(
