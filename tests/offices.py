@@ -20,6 +20,8 @@ from deploy import certificates, links, local_nats
 from .brokers import make_bus
 from .filesite import FileSite
 from .ports import free_port
+from .search_servers import SearchServer
+from .searching import search_env
 from .servers import LINKS, Hikyaku, Process, Site, as_role
 
 
@@ -50,12 +52,14 @@ class Hub:
 class Office(FileSite):
     """A site with a relay. `link` is the proxy between it and the hub.
 
-    The worker `files` is not started with it.
+    The workers `files` and `index` and the search server are not started with it.
     """
 
     def __init__(self, folder: Path, name: str, machines: str, **settings: str):
+        self.search = SearchServer(folder / "search")
         super().__init__(
             folder,
+            **search_env(self.search),
             HIKYAKU_SITE=name,
             HIKYAKU_MACHINES=machines,
             HIKYAKU_MESSAGES_BURST="1000000",
@@ -65,6 +69,7 @@ class Office(FileSite):
         self.link: Proxy
         self._env = self.worker.process._env or {}
         self.relay = Hikyaku(folder / "relay", ["worker", "relay"], self._env)
+        self.index = Hikyaku(folder / "index", ["worker", "index"], self._env)
         self._folder = folder
         self._nats_folder = folder / "nats"
 
@@ -139,7 +144,8 @@ class Office(FileSite):
                 await bucket.put(other, sites.encode(sites.Peer()))
 
     def stop(self) -> None:
-        self.relay.process.end(signal.SIGKILL)
+        for each in (self.relay.process, self.index.process, self.search.process):
+            each.end(signal.SIGKILL)
         super().stop()
 
 

@@ -41,8 +41,19 @@ class World:
     fcm: Fcm
     push: PushService
 
-    def __init__(self, folder: Path, *, lease_s: float | None = None, **settings: str):
-        """With `lease_s`, what a killed worker had in hand is free again so soon."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lease_s: float | None = None,
+        site: Site | None = None,
+        **settings: str,
+    ):
+        """With `lease_s`, what a killed worker had in hand is free again so soon.
+
+        `site` is one that runs already.
+        """
+        self._running = site
         self._folder = folder
         self._lease_s = lease_s
         self._settings = settings
@@ -59,9 +70,10 @@ class World:
             for name, kind in (("apns", Apns), ("fcm", Fcm), ("push", PushService)):
                 service = kind(self.authority, self._folder)
                 setattr(self, name, await stack.enter_async_context(service))
-            self.site = Site(self._folder, **self._settings)
+            self.site = self._running or Site(self._folder, **self._settings)
             stack.callback(self._stop)
-            await self.site.start()
+            if self._running is None:
+                await self.site.start()
             self.bus = await stack.enter_async_context(make_bus(self.site.nats.url))
             await self.bus.wait_connected(TIMEOUT_S)
             self.database = await stack.enter_async_context(
@@ -74,7 +86,8 @@ class World:
     def _stop(self) -> None:
         for each in self.workers:
             each.process.end(signal.SIGKILL)
-        self.site.stop()
+        if self._running is None:
+            self.site.stop()
 
     def add_worker(self) -> Hikyaku:
         """Another process of `notify`, not started."""

@@ -12,6 +12,7 @@ from ..ports import free_port
 from .compose import LINKED, Compose, docker
 
 WITHIN_S = 60
+ADDRESS = "chat.tokyo.example"
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def sites(tmp_path: Path) -> Iterator[tuple[Compose, Compose]]:
             HIKYAKU_SITE=name,
             HIKYAKU_MACHINES=machines,
             HIKYAKU_LINK_LISTEN=f"127.0.0.1:{free_port()}",
+            HIKYAKU_LINK_ADDRESS=f"{ADDRESS}:7422" if name == "tokyo" else "",
             HIKYAKU_MONGO_CACHE_GB="0.25",
         )
         made.append(site)
@@ -36,12 +38,11 @@ def sites(tmp_path: Path) -> Iterator[tuple[Compose, Compose]]:
             site.down()
 
 
-def reach(here: Compose, there: Compose) -> str:
-    """Puts the NATS server of one into the network of the other; gives the other's address."""
-    network = f"{there.project}_outbound"
-    docker("network", "connect", network, here.containers()["nats"]["Id"])
-    networks = there.containers()["nats"]["NetworkSettings"]["Networks"]
-    return f"{networks[network]['IPAddress']}:7422"
+def let_find(here: Compose, there: Compose) -> None:
+    """Has the NATS server of `here` find that of `there` by its address, as on the internet."""
+    network = f"{here.project}_outbound"
+    found = there.containers()["nats"]["Id"]
+    docker("network", "connect", "--alias", ADDRESS, network, found)
 
 
 @pytest.mark.anyio
@@ -49,7 +50,7 @@ async def test_two_sites_are_linked_and_cut(
     sites: tuple[Compose, Compose], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokyo, osaka = sites
-    tokyo.set({"HIKYAKU_LINK_ADDRESS": reach(osaka, tokyo)})
+    let_find(osaka, tokyo)
     invited = tokyo.tool("site", "invite", "osaka").split()
     invite = next(word for word in invited if word.startswith("hikyaku-site-"))
     assert "osaka and tokyo are linked" in osaka.tool("site", "join", invite)
