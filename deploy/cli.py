@@ -266,7 +266,7 @@ def _certificates(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.folder)
     until = write(folder, names=arguments.name, days=arguments.days)
     print(f"Wrote certificates into {folder}, good until {until:%Y-%m-%d}. Now have them read:")
-    print("  docker compose kill -s HUP nats           (with a cluster also nats-2 nats-3)")
+    print("  docker compose exec -T nats sh -c 'kill -HUP 1'   (in a cluster also nats-2, nats-3)")
     print("  docker compose run --rm --no-deps mongo-init")
     return 0
 

@@ -36,7 +36,7 @@ FULL = 0.8
 OLDEST_S = {"persist": 30.0, "index": 120.0, "notify": 60.0}
 """A consumer with an older event is said to be behind."""
 
-PINGED = ("directory", "persist", "query", "index", "notify", "files")
+PINGED = ("directory", "persist", "query", "index", "notify", "files", "relay")
 """Workers that answer pings. The archive has no connection to NATS; MongoDB knows its last run."""
 
 ARCHIVE_LATE = 2.0

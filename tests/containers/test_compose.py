@@ -138,7 +138,7 @@ def test_certificates_are_renewed_while_everything_runs(site: Compose) -> None:
 
     before, shown = started(), site.execute("edge-1", "python", "-c", SHOWN)
     write_certificates(site.env_file.parent / "certificates")
-    site.run("kill", "-s", "HUP", "nats")
+    site.execute("nats", "sh", "-c", "kill -HUP 1")
     site.run("run", "--rm", "-T", "--no-deps", "mongo-init")
     assert site.execute("edge-1", "python", "-c", SHOWN) != shown
     site.ready()

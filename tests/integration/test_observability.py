@@ -244,7 +244,7 @@ async def test_status(site: Site) -> None:
                 pass
         found = await read()
     assert found["ok"], found["problems"]
-    assert {each["worker"] for each in found["broker"]["workers"]} == WORKERS - {"archive", "relay"}
+    assert {each["worker"] for each in found["broker"]["workers"]} == WORKERS - {"archive"}
     assert {each["name"] for each in found["broker"]["consumers"]} == {"persist", "index", "notify"}
     (log,) = (each for each in found["broker"]["streams"] if each["name"] == "CHAT")
     assert log["messages"] > 0
