@@ -141,10 +141,11 @@ async def _invite(settings: Settings, bus: Bus, name: str) -> int:
             f" is left for {name}: set HIKYAKU_MACHINES, as 0-31, and start the edges anew"
         )
     found = _read(settings)
-    if (found.listen, found.address) != (settings.link_listen, settings.link_address):
+    known, wanted = (links.host_of(each) for each in (found.address or found.listen, address))
+    if found.listen != settings.link_listen or known != wanted:
         raise UserError(
             f"the NATS server was started with other settings than now, and has no certificate for"
-            f" {address} yet: start it anew"
+            f" {wanted} yet: start it anew"
         )
     password = found.accepted[name] = links.fresh_password()
     await _apply(settings, found)

@@ -81,6 +81,7 @@ async def test_set_back_and_renewed(company: Company, tmp_path: Path, written_fi
         for content in said:
             await bob.say(f"{alice_id}@tokyo", content)
         await alice.say(f"{bob_id}@osaka", "waiting")
+        await heard(alice, "waiting")
         company["osaka"].link.refusing = False
         await osaka.until_link("tokyo", MORE)
         await tokyo.until_link("osaka", LESS)

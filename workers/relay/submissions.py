@@ -17,9 +17,16 @@ LOOK = 200
 themselves: the home had them already, with the same `client_id`."""
 
 
+PLACES = 1000
+"""Of so many chats it is remembered how far they are."""
+
+
 class _Place(Struct):
+    """Where it is in the submissions of a chat; `page` are those behind `seq`, as far as read."""
+
     seq: int = 0
     page: list[Stored] = field(default_factory=list)
+    found: bool = False
 
 
 class Submissions:
@@ -32,17 +39,24 @@ class Submissions:
 
     def begin(self) -> None:
         """Forget what was found and not settled."""
-        self._places.clear()
+        unsettled = any(place.found for place in self._places.values())
+        if unsettled or len(self._places) > PLACES:
+            self._places.clear()
 
     async def find(self, site: str, event: events.Message | events.Change) -> bool:
         """Whether this was sent from here to `site` and has not come back yet."""
-        place = self._places.setdefault(outbox.submission(site, event.chat_id), _Place())
-        if not place.page:
-            subject = outbox.submission(site, event.chat_id)
-            place.page = (await self._log.read(subject, place.seq + 1, LOOK)).events
+        subject = outbox.submission(site, event.chat_id)
+        place = self._places.setdefault(subject, _Place())
+        if self._found(place, event):
+            return True
+        # Others may have been sent since it was read.
+        place.page = (await self._log.read(subject, place.seq + 1, LOOK)).events
+        return self._found(place, event)
+
+    def _found(self, place: _Place, event: events.Message | events.Change) -> bool:
         for number, stored in enumerate(place.page):
             if _submitted(stored) == event:
-                place.seq = stored.seq
+                place.seq, place.found = stored.seq, True
                 del place.page[: number + 1]
                 return True
         return False
@@ -54,16 +68,16 @@ class Submissions:
         for stored in page:
             event = _submitted(stored)
             if isinstance(event, events.Message | events.Change) and event.client_id == client_id:
-                place.seq, place.page = stored.seq, []
+                place.seq, place.page, place.found = stored.seq, [], True
                 return True
         return False
 
     async def settle(self) -> None:
         """Remove what was found, and what was before it in its chat."""
         for subject, place in self._places.items():
-            if place.seq:
+            if place.found:
                 await purge(self._bus, outbox.STREAM, subject, before=place.seq + 1)
-        self._places.clear()
+                place.found = False
 
 
 def _submitted(stored: Stored) -> events.Event | None:
