@@ -5,6 +5,8 @@ does that in the order in which they were sent, those left of a chat come back f
 and what comes back and is not there was never sent from here.
 """
 
+import asyncio
+
 from msgspec import Struct, field
 
 from broker import events, outbox
@@ -17,6 +19,7 @@ LOOK = 200
 themselves: the home had them already, with the same `client_id`."""
 
 
+AT_ONCE = 20
 PLACES = 1000
 """Of so many chats it is remembered how far they are."""
 
@@ -74,10 +77,16 @@ class Submissions:
 
     async def settle(self) -> None:
         """Remove what was found, and what was before it in its chat."""
-        for subject, place in self._places.items():
-            if place.found:
-                await purge(self._bus, outbox.STREAM, subject, before=place.seq + 1)
-                place.found = False
+        found = [(subject, place) for subject, place in self._places.items() if place.found]
+        for start in range(0, len(found), AT_ONCE):
+            removing = [self._remove(*each) for each in found[start : start + AT_ONCE]]
+            ends = await asyncio.gather(*removing, return_exceptions=True)
+            if errors := [end for end in ends if end is not None]:
+                raise errors[0]
+
+    async def _remove(self, subject: str, place: _Place) -> None:
+        await purge(self._bus, outbox.STREAM, subject, before=place.seq + 1)
+        place.found = False
 
 
 def _submitted(stored: Stored) -> events.Event | None:
