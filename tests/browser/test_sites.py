@@ -1,5 +1,6 @@
 """Conversations with people of another site, while the link holds and while it is cut."""
 
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,7 +8,9 @@ from playwright.async_api import expect
 
 from tests.browsers import People, needs_chromium
 from tests.chat import Clients, names
+from tests.filesite import Web
 from tests.offices import Company
+from tests.pictures import picture
 
 pytestmark = [pytest.mark.anyio, needs_chromium]
 
@@ -19,6 +22,8 @@ NO_PUSHES = ("503 (Service Unavailable)",)
 async def company(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Company]:
     company = Company(tmp_path_factory.mktemp("company"), ["tokyo", "osaka"])
     async with company.running():
+        for office in company.offices.values():
+            await office.files.start()
         yield company
 
 
@@ -76,3 +81,26 @@ async def test_what_another_site_does_not_take_is_said(people: People, company: 
         said = bob.page.locator("#toasts")
         await expect(said).to_contain_text("You are not a member of this conversation.")
         await expect(bob.chat("Over both")).to_have_count(0)
+
+
+async def test_an_image_of_another_site_shows_as_soon_as_it_can(
+    people: People, company: Company
+) -> None:
+    people.allowed = (*NO_PUSHES, "503 ()")
+    a, b = names("alice", "bob")
+    tokyo, osaka = company["tokyo"], company["osaka"]
+    async with Clients() as connect:
+        bob = await connect(osaka.edges[0], b)
+        first = await bob.say(f"{a}@tokyo", "See what I see")
+        async with Web(osaka.edges[0], b) as web:
+            file = await web.upload(first["chat_id"], picture("PNG"), "view.png")
+        sent = await bob.say(f"{a}@tokyo", "The harbour", attachments=[file["id"]])
+        await bob.until("ack", status="sent", client_id=sent["client_id"])
+        osaka.link.sever()
+        alice = await people.sign_in(a, tokyo.edges[0])
+        await alice.open(f"{b}@osaka")
+        image = alice.message("The harbour").locator(".files img")
+        await expect(image).to_have_count(1)
+        await expect(image).not_to_have_attribute("src", re.compile("."))
+        osaka.link.clear()
+        await expect(image).to_have_js_property("naturalWidth", 512)

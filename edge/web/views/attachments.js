@@ -9,6 +9,8 @@ import { dialog } from './parts.js';
 
 const WIDE = 360;
 const HIGH = 280;
+const AGAIN_MS = 3_000;
+const LATEST_MS = 60_000;
 const SHOWN = /^image\/(png|jpeg|gif|webp|avif)$/;
 
 /** @param {import('../app/app.js').App} app */
@@ -52,13 +54,23 @@ function image(app, file) {
   );
 }
 
-/** An image whose address has to be asked for; without a connection, when there is one again. */
+/**
+ * An image whose address has to be asked for; without a connection, when there is one again, and of
+ * a file that is not here yet, since it comes from another site, after a while.
+ */
 function picture(app, key, alt, address) {
-  const load = async (element) => {
+  const load = async (element, tries = 0) => {
     try {
       element.src = await address();
     } catch (error) {
       if (!(error instanceof HikyakuError || error instanceof TypeError)) throw error;
+      if (error.code === 'unavailable') {
+        setTimeout(
+          () => element.isConnected && load(element, tries + 1),
+          Math.min(LATEST_MS, AGAIN_MS * 2 ** tries),
+        );
+        return;
+      }
       const end = app.client.on('state', ({ phase }) => {
         if (phase !== 'online') return;
         end();
