@@ -15,12 +15,9 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, NamedTuple
 
-import msgspec
 from bson.int64 import Int64
 from pymongo import ReplaceOne, ReturnDocument
 from pymongo.errors import DuplicateKeyError
-
-from broker.files import File
 
 from .database import Database, Document, Session
 from .errors import StoreError, StoreUnavailable
@@ -64,11 +61,11 @@ class FileRecord(NamedTuple):
 
 
 class Used(NamedTuple):
-    """A file as a message has it: in which chat, by whom, and what the message says of it."""
+    """A file as a message has it: in which chat, by whom, and what the message tells of it."""
 
     chat: str
     author: str
-    file: File
+    told: Document
 
 
 class Blob(NamedTuple):
@@ -140,7 +137,7 @@ class Files:
             query = {"file": file_id, "told": {"$exists": True}}
             found = await self._uses.find(query).sort("seq", 1).limit(1).to_list(1)
         for each in found:
-            return Used(each["chat"], each["from"], msgspec.convert(each["told"], File))
+            return Used(each["chat"], each["from"], each["told"])
         return None
 
     async def claim(self, chat: str, ids: list[str], until: int) -> list[FileRecord]:

@@ -10,12 +10,13 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 
+import msgspec
 from prometheus_client import Metric
 
 from broker import relay
 from broker.bus import Bus
 from broker.errors import Unavailable
-from broker.files import PIECE_BYTES
+from broker.files import PIECE_BYTES, File
 from broker.metrics import counter, gauge
 from broker.requests import Failure, ask
 from store.errors import StoreError
@@ -55,6 +56,7 @@ class _Coming:
 
     def __init__(self, used: Used):
         self.used = used
+        self.file = msgspec.convert(used.told, File)
         self.got = 0
         self.site = ""
         self.trouble = ""
@@ -76,7 +78,7 @@ class _Coming:
     def how_far(self) -> Refused:
         """What one is told who does not wait any longer."""
         of = f" from {self.site}" if self.site else ""
-        message = f"the file is on its way{of}: {self.got} of {self.used.file.size} bytes came"
+        message = f"the file is on its way{of}: {self.got} of {self.file.size} bytes came"
         why = f" ({self.trouble})" if self.trouble else ""
         return Refused("unavailable", f"{message}{why}; try again")
 
@@ -106,8 +108,8 @@ class Elsewhere:
 
     async def bring(self, used: Used) -> FileRecord:
         """The file, once it is here; whoever asks meanwhile waits for the same."""
-        key = used.file.id
-        coming = self._coming.get(key) or self._begin(used)
+        key: str = used.told["id"]
+        coming = self._coming.get(key) or self._begin(key, used)
         if not await coming.wait():
             raise coming.how_far
         if coming.task.cancelled():
@@ -118,17 +120,17 @@ class Elsewhere:
             raise Refused("unavailable", "the file was removed just now; try again")
         return found
 
-    def _begin(self, used: Used) -> _Coming:
-        key = used.file.id
+    def _begin(self, key: str, used: Used) -> _Coming:
         until, why = self._refused.get(key, (0.0, None))
         if why is not None and _now() < until:
             raise why
-        if used.file.size > self._file_bytes:
-            message = f"the file has {used.file.size} bytes, and here one may have"
+        coming = _Coming(used)
+        if coming.file.size > self._file_bytes:
+            message = f"the file has {coming.file.size} bytes, and here one may have"
             raise Refused("too_large", f"{message} {self._file_bytes}")
         if len(self._coming) >= AT_ONCE + WAITING:
             raise Refused("overloaded", "too many files of other sites are on their way; try again")
-        coming = self._coming[key] = _Coming(used)
+        self._coming[key] = coming
         coming.task = asyncio.create_task(self._take(coming))
         coming.task.add_done_callback(lambda task: self._done(key, task))
         return coming
@@ -152,25 +154,25 @@ class Elsewhere:
             with self._intake.spool() as spool:
                 await self._fetch(coming, spool)
                 await spool.flush()
-                used = coming.used
-                if (spool.size, spool.sha256) != (used.file.size, used.file.sha256):
+                used, file = coming.used, coming.file
+                if (spool.size, spool.sha256) != (file.size, file.sha256):
                     _log.error(
                         "%s gave other bytes for the file %s than its message in %s tells",
-                        *(coming.site, used.file.id, used.chat),
+                        *(coming.site, file.id, used.chat),
                     )
                     why = f"{coming.site} gave other bytes than the message tells of"
                     raise Refused("not_found", why)
-                name = clean(used.file.name)
-                source = Source(used.author, used.chat, name, id=used.file.id)
+                name = clean(file.name)
+                source = Source(used.author, used.chat, name, id=file.id)
                 await self._intake.take(spool, source)
 
     async def _fetch(self, coming: _Coming, spool: Spool) -> None:
         """All its pieces, one after the other, so that messages on the same link get through."""
         length, since = FIRST_BYTES, _now()
-        while coming.got < coming.used.file.size:
+        while coming.got < coming.file.size:
             began = _now()
             try:
-                piece = await self._piece(coming, min(length, coming.used.file.size - coming.got))
+                piece = await self._piece(coming, min(length, coming.file.size - coming.got))
             except Refused as refused:
                 if not refused.retryable or _now() - since > PATIENCE_S:
                     raise
@@ -194,9 +196,8 @@ class Elsewhere:
                 length = max(LEAST_BYTES, length // 2)
 
     async def _piece(self, coming: _Coming, length: int) -> bytes:
-        used = coming.used
         question = relay.FilePiece(
-            author=used.author, id=used.file.id, start=coming.got, length=length
+            author=coming.used.author, id=coming.file.id, start=coming.got, length=length
         )
         try:
             found = await ask(
