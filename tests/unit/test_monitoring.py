@@ -69,5 +69,5 @@ def test_every_process_is_read() -> None:
     configuration = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     jobs = {each["job_name"]: each for each in configuration["scrape_configs"]}
     targets = {name: set(each["static_configs"][0]["targets"]) for name, each in jobs.items()}
-    assert targets["worker"] == {f"{name}:9100" for name in WORKERS if name != "relay"}
+    assert targets["worker"] == {f"{name}:9100" for name in WORKERS}
     assert targets["edge"] == {"edge-1:8080", "edge-2:8081"}

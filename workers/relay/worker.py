@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from uuid import uuid4
 
@@ -192,31 +192,31 @@ class RelayWorker:
         yield counter(
             "hikyaku_link_refused_total",
             "Parcels of the linked site that are not its to say.",
-            self._taker.refused,
+            self._by_site(self._taker.refused),
             "site",
         )
         yield counter(
             "hikyaku_link_slowed_total",
             "Batches of a site that waited, for it was over its limit.",
-            self._limits.slowed,
+            self._by_site(self._limits.slowed),
             "site",
         )
         yield counter(
             "hikyaku_link_unanswered_total",
             "Questions of a site that were not answered, for it was over its limit.",
-            self._limits.unanswered,
+            self._by_site(self._limits.unanswered),
             "site",
         )
         yield counter(
             "hikyaku_link_file_bytes_total",
             "Bytes of files that the site was given.",
-            self._pieces.given,
+            self._by_site(self._pieces.given),
             "site",
         )
         yield counter(
             "hikyaku_link_files_refused_total",
             "Questions of a site for files of chats in which none of its users is.",
-            self._pieces.refused,
+            self._by_site(self._pieces.refused),
             "site",
         )
         yield counter(
@@ -235,3 +235,7 @@ class RelayWorker:
             "Events of the log not yet looked through for other sites.",
             self._teller.behind,
         )
+
+    def _by_site(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """Each linked site from the beginning: an increase is seen from one number to the next."""
+        return {**dict.fromkeys(self._senders, 0), **counts}
