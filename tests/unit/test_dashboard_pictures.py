@@ -57,7 +57,7 @@ def test_the_jobs_and_names_are_those_of_the_containers(tmp_path: Path) -> None:
 @pytest.mark.anyio
 async def test_a_refused_query_names_its_panel(tmp_path: Path) -> None:
     asked = Refusing("hikyaku_relay_behind")
-    title = "links with other sites, panel 'Events not yet looked through for other sites'"
+    title = "links with other sites, panel 'Waiting for a site, not yet looked through'"
     with pytest.raises(BenchError, match=f"{title}: bad_data"):
         await dashboards.draw(asked, board("links"), 0, 60, tmp_path / "links.png")
     assert asked.asked[-1] == "max(hikyaku_relay_behind)"

@@ -31,6 +31,7 @@ QUICK_S, SLOW_S = 0.3, 1.5
 ANSWER_S = 15.0
 LOOK_S = 1.0
 GREETING_S = 2.0
+SILENT_LOOKS = 2
 POLL_S = 1.0
 FIRST_PAUSE_S = 0.1
 LAST_PAUSE_S = 2.0
@@ -201,9 +202,13 @@ class Sender:
         """
         began = time.monotonic()
         asked = asyncio.ensure_future(self._ask("parcels", batch, ANSWER_S))
+        silent = 0
         try:
             while not (await asyncio.wait({asked}, timeout=LOOK_S))[0]:
                 answer = await self._look(question)
+                silent = 0 if answer is not None else silent + 1
+                if silent >= SILENT_LOOKS:
+                    self._say("it does not answer", connected=False)
                 if asked.done() or answer is None or answer.busy:
                     continue
                 if answer.at < batch.parcels[-1][0]:

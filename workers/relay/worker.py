@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from uuid import uuid4
 
 from prometheus_client.core import Metric
@@ -31,6 +31,7 @@ from .telling import Teller
 from .whispers import Whispers
 
 DEADLINE_S = 4.0
+MEASURE_S = 5.0
 
 _log = logging.getLogger("hikyaku.relay")
 
@@ -112,6 +113,7 @@ class RelayWorker:
         self._watcher = Watcher(bus, self._postal, self.sites, lease_s=presence_lease_s)
         self._shown = Shown(bus, self._postal, self.sites)
         self._senders: dict[str, tuple[Sender, asyncio.Task[None]]] = {}
+        self._waiting: dict[str, Link] = {}
 
     async def __aenter__(self) -> "RelayWorker":
         try:
@@ -132,6 +134,7 @@ class RelayWorker:
         """Keep a way to each linked peer, and tell them what happens."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._teller.run())
+            group.create_task(self._measure())
             for part in (self._whispers, self._watcher, self._shown):
                 group.create_task(part.run())
             while True:
@@ -144,6 +147,14 @@ class RelayWorker:
                         sender = Sender(site, self._bus, self._postal, self._links, self._machines)
                         self._senders[site] = (sender, group.create_task(sender.run()))
                 await self._changed.wait()
+
+    async def _measure(self) -> None:
+        """Look again and again how much waits."""
+        while True:
+            for sender, _ in list(self._senders.values()):
+                with suppress(BrokerError):
+                    self._waiting[sender.peer] = await sender.link()
+            await asyncio.sleep(MEASURE_S)
 
     async def _renew(self, question: Renew) -> Renewed:
         """The peer's outbox is a new one, and so is this site's for the peer."""
@@ -181,6 +192,19 @@ class RelayWorker:
             "hikyaku_link_connected",
             "Whether the linked site takes what it is sent.",
             {site: float(each.connected) for site, each in senders.items()},
+            "site",
+        )
+        waiting = {site: found for site, found in self._waiting.items() if site in senders}
+        yield gauge(
+            "hikyaku_link_waiting_parcels",
+            "What waits for the linked site.",
+            {site: found.waiting for site, found in waiting.items()},
+            "site",
+        )
+        yield gauge(
+            "hikyaku_link_oldest_seconds",
+            "Age of what waits longest for the linked site, or 0.",
+            {site: found.oldest_s or 0.0 for site, found in waiting.items()},
             "site",
         )
         yield counter(
