@@ -17,7 +17,7 @@ from . import bulk
 from .database import Database, Document
 from .errors import LimitReached, NotFound, StoreUnavailable
 
-RACES = 5
+RACES = 20
 VIPS = 10_000
 
 

@@ -46,7 +46,7 @@ from workers.index import CONSUMER
 
 pytestmark = pytest.mark.anyio
 
-SLOWLY_S = 0.2
+SLOWLY_S = 1.5
 
 
 @pytest.fixture(scope="module")
