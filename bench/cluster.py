@@ -159,6 +159,7 @@ class Cluster:
         self.mongods: list[Process] = []
         self.workers: list[Process] = []
         self.edges: list[Process] = []
+        self.missing: list[str] = []
 
     async def __aenter__(self) -> "Cluster":
         try:
@@ -191,8 +192,9 @@ class Cluster:
                 await asyncio.sleep(POLL_S)
 
     async def whole(self) -> bool:
-        """Whether every process is ready."""
-        return all([await each.ready() for each in self.everything])
+        """Whether every process is ready; `missing` has those that are not."""
+        self.missing = [each.name for each in self.everything if not await each.ready()]
+        return not self.missing
 
     @property
     def broker(self) -> BrokerConfig:

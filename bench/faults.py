@@ -27,11 +27,15 @@ HEAL_TIMEOUT_S = 60.0
 
 
 class Fault(Struct, frozen=True, kw_only=True):
-    """Something to break: its name, how, and how to know that it is whole again."""
+    """Something to break: its name, how, and how to know that it is whole again.
+
+    `missing` is what was not, when it was last asked.
+    """
 
     name: str
     strike: Callable[[], None]
     healed: Callable[[], Awaitable[bool]]
+    missing: Callable[[], list[str]] = list
 
 
 class Struck(Struct, kw_only=True):
@@ -128,11 +132,16 @@ async def _send(senders: Sequence[Sender], rate: float) -> None:
 async def _strike(fault: Fault, start_ns: int, ready_s: float) -> Struck:
     at_ns = time.monotonic_ns()
     fault.strike()
-    async with asyncio.timeout(ready_s):
-        healed = False
-        while not healed:
-            await asyncio.sleep(0.1)
-            healed = await fault.healed()
+    try:
+        async with asyncio.timeout(ready_s):
+            healed = False
+            while not healed:
+                await asyncio.sleep(0.1)
+                healed = await fault.healed()
+    except TimeoutError:
+        missing = ", ".join(fault.missing()) or "not known what"
+        why = f"not whole again within {ready_s:g} s: {missing}"
+        raise BenchError(f"{fault.name}: {why}") from None
     now_ns = time.monotonic_ns()
     return Struck(name=fault.name, at_s=(at_ns - start_ns) / 1e9, healed_s=(now_ns - at_ns) / 1e9)
 
