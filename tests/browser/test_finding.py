@@ -152,12 +152,20 @@ async def test_a_browser_is_registered_for_pushes_and_shows_them(
         token(a),
     )
 
-    # Away with every page of hers; the worker lives on.
-    worker = await alice.page.context.new_page()
-    await worker.goto(f"{alice.address}web/manifest.json")
-    await alice.page.close()
     async with Clients() as connect:
         bob = await connect(web.edges[1], b)
+        await bob.say(a, "Hello")
+        await expect(alice.chat(b)).to_be_visible()
+        # Away with every page of hers; the worker lives on.
+        worker = await alice.page.context.new_page()
+        await worker.goto(f"{alice.address}web/manifest.json")
+        await alice.page.close()
+
+        async def away() -> bool:
+            seen = await bob.ask("presence_subscribe", users=[a])
+            return bool(seen["presence"][a]["status"] == "offline")
+
+        await until(away)
         await bob.say(a, "Are you back?")
 
         async def pushed() -> bool:

@@ -157,8 +157,11 @@ export class App {
   /** Put the cursor into the search field, on a narrow screen by showing it first. */
   toSearch() {
     const input = document.getElementById('search');
-    if (!input.checkVisibility()) this.go({});
-    soon(() => (input.focus(), input.select()));
+    const enter = () => (input.focus(), input.select());
+    // At once if it can be: what is typed next belongs there.
+    if (input.checkVisibility()) return enter();
+    this.go({});
+    soon(enter);
   }
 
   // --- settings ---
