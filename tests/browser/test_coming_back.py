@@ -237,6 +237,8 @@ async def test_another_tab_sends_what_a_closed_one_left(
 
 
 async def test_a_session_that_ends_asks_to_sign_in_again(people: People, web: Site) -> None:
+    # What the browser says of a request that was on its way when the token ended.
+    people.allowed = ("401 (Unauthorized)",)
     (a,) = names("alice")
     page = await people.page()
     await page.goto(f"http://127.0.0.1:{web.edges[0].port}/#token={token(a, ttl_s=2)}")
