@@ -14,12 +14,13 @@ from broker.bus import Bus
 from broker.config import BrokerConfig
 from broker.declared import beside
 from broker.errors import BrokerError, OlderLog, Unavailable
-from broker.log import STREAM, Log
+from broker.log import STREAM, Log, LogState
 from broker.streams import Consumer, chat_stream, check_usable, create, ensure, names, update
 from store.errors import StoreError
 from store.log_floor import LogFloor
 
 CHECK_S = 1.0
+CONFIRM_S = 10.0
 MAKERS = ("directory", "persist")
 """The workers whose roles may make streams: see `broker.roles`."""
 
@@ -91,9 +92,22 @@ class BusKeeper:
     async def _compare(self) -> None:
         """The log that is there has all that MongoDB has. Raises `OlderLog`."""
         seen = await self._floor.seen()
-        last_seq = (await Log(self._bus).state()).last_seq
-        if last_seq < seen:
-            raise OlderLog(last_seq, seen, "MongoDB has")
+        state = await self._state(seen)
+        if state.last_seq < seen:
+            raise OlderLog(state.last_seq, seen, "MongoDB has")
+
+    async def _state(self, reached: int) -> LogState:
+        """The log's state; of one that ends before `reached`, what is said in the end.
+
+        In a cluster a server may answer that has begun with an empty disk and is not there yet.
+        """
+        state = await Log(self._bus).state()
+        if self._config.replicas > 1:
+            deadline = asyncio.get_running_loop().time() + CONFIRM_S
+            while state.last_seq < reached and asyncio.get_running_loop().time() < deadline:
+                await asyncio.sleep(CHECK_S)
+                state = await Log(self._bus).state()
+        return state
 
     async def run(self, also: Callable[[], Awaitable[None]] = _nothing) -> None:
         """Look every second, until cancelled; then do what is to be done `also`.
@@ -124,6 +138,8 @@ class BusKeeper:
     async def _look_back(self) -> None:
         """Whether it is the same log and ends before where it did. Raises `OlderLog`."""
         state = await Log(self._bus).state()
+        if state.epoch == self._epoch:
+            state = await self._state(self._last_seq)
         if state.epoch == self._epoch and state.last_seq < self._last_seq:
             raise OlderLog(state.last_seq, self._last_seq, "this worker has seen")
         self._epoch, self._last_seq = state.epoch, state.last_seq
