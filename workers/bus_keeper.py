@@ -96,15 +96,20 @@ class BusKeeper:
         if state.last_seq < seen:
             raise OlderLog(state.last_seq, seen, "MongoDB has")
 
-    async def _state(self, reached: int) -> LogState:
+    async def _state(self, reached: int, epoch: str = "") -> LogState:
         """The log's state; of one that ends before `reached`, what is said in the end.
 
+        With `epoch` only if it is that log.
         In a cluster a server may answer that has begun with an empty disk and is not there yet.
         """
         state = await Log(self._bus).state()
         if self._config.replicas > 1:
             deadline = asyncio.get_running_loop().time() + CONFIRM_S
-            while state.last_seq < reached and asyncio.get_running_loop().time() < deadline:
+            while (
+                state.last_seq < reached
+                and epoch in ("", state.epoch)
+                and asyncio.get_running_loop().time() < deadline
+            ):
                 await asyncio.sleep(CHECK_S)
                 state = await Log(self._bus).state()
         return state
@@ -137,9 +142,7 @@ class BusKeeper:
 
     async def _look_back(self) -> None:
         """Whether it is the same log and ends before where it did. Raises `OlderLog`."""
-        state = await Log(self._bus).state()
-        if state.epoch == self._epoch:
-            state = await self._state(self._last_seq)
+        state = await self._state(self._last_seq, self._epoch)
         if state.epoch == self._epoch and state.last_seq < self._last_seq:
             raise OlderLog(state.last_seq, self._last_seq, "this worker has seen")
         self._epoch, self._last_seq = state.epoch, state.last_seq

@@ -1,6 +1,5 @@
 """What a site does for its own users, it does for what comes from other sites."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +90,13 @@ async def test_who_is_away_is_pushed_to(company: Company, tmp_path: Path) -> Non
         browser = await world.browser(bob_id)
         alice = await connect(company["tokyo"].edges[0], alice_id)
         await alice.say(f"{bob_id}@osaka", "are you there?")
-        await asyncio.wait_for(browser_got(browser), 30)
+
+        async def got() -> bool:
+            return bool(browser.got)
+
+        await until(got, within_s=30)
         assert browser.got[0]["title"] == f"{alice_id}@tokyo"
         assert browser.got[0]["body"] == "are you there?"
-
-
-async def browser_got(browser: Any) -> None:
-    async def got() -> bool:
-        return bool(browser.got)
-
-    await until(got)
 
 
 async def test_a_channel_is_joined_and_left_from_elsewhere(company: Company) -> None:

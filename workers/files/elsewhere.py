@@ -22,6 +22,7 @@ from broker.requests import Failure, ask
 from store.errors import StoreError
 from store.files import FileRecord, Files, Used
 
+from ..pace import Pace
 from .errors import RETRYABLE, Refused
 from .intake import Intake, Source
 from .names import clean
@@ -45,8 +46,7 @@ REFUSED_S = 300.0
 REFUSED = 1000
 """What cannot be taken in is not asked for again for this long; so many are remembered."""
 
-LEAST_BYTES, FIRST_BYTES = 8 * 1024, 16 * 1024
-QUICK_S, SLOW_S = 0.3, 1.5
+FIRST_BYTES = 16 * 1024
 
 _log = logging.getLogger("hikyaku.files")
 
@@ -168,18 +168,18 @@ class Elsewhere:
 
     async def _fetch(self, coming: _Coming, spool: Spool) -> None:
         """All its pieces, one after the other, so that messages on the same link get through."""
-        length, since = FIRST_BYTES, _now()
+        pace, since = Pace(FIRST_BYTES, PIECE_BYTES), _now()
         while coming.got < coming.file.size:
             began = _now()
             try:
-                piece = await self._piece(coming, min(length, coming.file.size - coming.got))
+                piece = await self._piece(coming, min(pace.size, coming.file.size - coming.got))
             except Refused as refused:
                 if not refused.retryable or _now() - since > PATIENCE_S:
                     raise
                 coming.trouble = refused.message
                 if _now() - since > STUCK_S:
                     coming.stuck.set()
-                length = max(LEAST_BYTES, length // 2)
+                pace.slower()
                 await asyncio.sleep(PAUSE_S)
                 continue
             if not piece:
@@ -190,10 +190,7 @@ class Elsewhere:
             await spool.write(piece)
             coming.got += len(piece)
             self.bytes += len(piece)
-            if since - began < QUICK_S:
-                length = min(PIECE_BYTES, length * 2)
-            elif since - began > SLOW_S:
-                length = max(LEAST_BYTES, length // 2)
+            pace.took(since - began)
 
     async def _piece(self, coming: _Coming, length: int) -> bytes:
         question = relay.FilePiece(

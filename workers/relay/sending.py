@@ -23,11 +23,10 @@ from broker.log import Log, LogState, Stored
 from broker.relay import Link
 from broker.streams import purge
 
-PARCELS = 500
-LEAST_BYTES, FIRST_BYTES, MOST_BYTES = 8 * 1024, 64 * 1024, 512 * 1024
-"""A batch is as large as the link carries in about a second."""
+from ..pace import Pace
 
-QUICK_S, SLOW_S = 0.3, 1.5
+PARCELS = 500
+FIRST_BYTES, MOST_BYTES = 64 * 1024, 512 * 1024
 ANSWER_S = 15.0
 LOOK_S = 1.0
 GREETING_S = 2.0
@@ -89,7 +88,7 @@ class Sender:
         self.sent = 0
         self.at = 0
         self._taken_at = 0.0
-        self._bytes = FIRST_BYTES
+        self._pace = Pace(FIRST_BYTES, MOST_BYTES)
 
     async def run(self) -> None:
         """Send what there is, as it comes, whenever the peer can be reached."""
@@ -154,7 +153,7 @@ class Sender:
                 if answer.at != self.at:
                     return
                 continue
-            parcels = _fitting(page.events, self._bytes)
+            parcels = _fitting(page.events, self._pace.size)
             batch = Batch(
                 epoch=epoch,
                 after=self.at,
@@ -216,16 +215,12 @@ class Sender:
                 return answer
             answer = asked.result()
         except BrokerError:
-            self._bytes = max(LEAST_BYTES, self._bytes // 2)
+            self._pace.slower()
             raise
         finally:
             asked.cancel()
             await asyncio.gather(asked, return_exceptions=True)
-        took_s = time.monotonic() - began
-        if took_s < QUICK_S:
-            self._bytes = min(MOST_BYTES, self._bytes * 2)
-        elif took_s > SLOW_S:
-            self._bytes = max(LEAST_BYTES, self._bytes // 2)
+        self._pace.took(time.monotonic() - began)
         return answer
 
     async def _look(self, question: Where) -> Answer | None:
