@@ -1,7 +1,9 @@
 """The web client of `docs/web.md`: the files under `edge/web`, read once, at `/` and `/web/`.
 
-Everything is held in memory, plain and compressed; nothing comes from elsewhere. The page names its
-files below `/web/v-<digest>/`: browsers keep them until they change, and never mix two versions.
+Everything is held in memory, plain and compressed; nothing comes from elsewhere. The page's modules
+are joined to one script and its style sheets to one; each is there alone, too, for other pages. The
+page names its files below `/web/v-<digest>/`: browsers keep them until they change, and never mix
+two versions.
 """
 
 import gzip
@@ -15,8 +17,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from .web_join import script, style
+
 FOLDER = Path(__file__).parent / "web"
 PAGE = "index.html"
+SCRIPT = "app/main.js"
+STYLE = "css/page.css"
 WORKER = "sw.js"
 ICON = "icon.svg"
 SHARED = ("hikyaku.js", "hikyaku/")
@@ -92,9 +98,10 @@ class WebClient:
             bodies[PAGE] = page.replace(b'content="production"', b'content="development"')
         self.version = _digest(b"\0".join(bodies.values()))
         self._prefix = f"v-{self.version}/"
+        parts = _join(bodies)
         bodies[PAGE] = bodies[PAGE].replace(b'="web/', f'="web/{self._prefix}'.encode())
-        names = json.dumps([name for name in bodies if name not in (PAGE, WORKER)])
-        head = f'const VERSION = "{self.version}", FILES = {names};\n'
+        self.needed = [name for name in bodies if name not in {PAGE, WORKER, *parts}]
+        head = f'const VERSION = "{self.version}", FILES = {json.dumps(self.needed)};\n'
         bodies[WORKER] = head.encode() + bodies[WORKER]
         self._files = {name: _file(name, body) for name, body in bodies.items()}
         self.routes = [
@@ -138,6 +145,17 @@ class WebClient:
             body = file.compressed
             headers["Content-Encoding"] = "gzip"
         return Response(body, headers=headers)
+
+
+def _join(bodies: dict[str, bytes]) -> set[str]:
+    """Put into the page's script and style sheet all that they import; returns what that was."""
+    texts = {name: body.decode() for name, body in bodies.items() if name.endswith((".js", ".css"))}
+    parts: set[str] = set()
+    for join, entry in ((script, SCRIPT), (style, STYLE)):
+        joined, names = join(texts, entry)
+        bodies[entry] = joined.encode()
+        parts.update(names)
+    return parts - {SCRIPT, STYLE}
 
 
 def _file(name: str, body: bytes) -> File:

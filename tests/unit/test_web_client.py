@@ -10,18 +10,15 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 
-from edge.web_client import FOLDER, WebClient
+from edge.web_client import FOLDER, PAGE, SCRIPT, STYLE, WORKER, WebClient
 
 pytestmark = pytest.mark.anyio
 
 MAX_LINES = 500
 MAX_BYTES = 150 * 1000
-"""Of all files together, as they are sent."""
+"""Of all that a page and its worker need, as it is sent."""
 
 SCRIPTS = sorted(FOLDER.rglob("*.js"))
-ALONE = {"app/main.js", "first.js", "sw.js", "lang/en.js", "lang/ja.js"}
-"""Scripts that the page does not ask for ahead: entry points, and a language when it is chosen."""
-
 UNSAFE = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function")
 
 
@@ -60,7 +57,8 @@ def client() -> WebClient:
 
 
 def test_all_is_small(client: WebClient) -> None:
-    assert sum(sent for _, sent in client.sizes.values()) < MAX_BYTES
+    wanted = [PAGE, WORKER, *client.needed]
+    assert sum(client.sizes[each][1] for each in wanted) < MAX_BYTES
     assert not {
         name(path): lines
         for path in FOLDER.rglob("*.*")
@@ -68,10 +66,17 @@ def test_all_is_small(client: WebClient) -> None:
     }
 
 
-def test_the_page_asks_ahead_for_every_module() -> None:
-    page = (FOLDER / "index.html").read_text(encoding="utf-8")
-    asked = re.findall(r'rel="modulepreload" href="web/([^"]+)"', page)
-    assert sorted(asked) == sorted({name(path) for path in SCRIPTS} - ALONE)
+async def test_a_page_is_five_answers_with_all_in_them(client: WebClient) -> None:
+    _, _, page = await get(client, "/")
+    named = set(re.findall(rf'="web/v-{client.version}/([^"]+)"', page.decode()))
+    assert named == set(client.needed)
+    assert named == {"first.js", "icon.svg", "manifest.json", SCRIPT, STYLE}
+    _, _, script = await get(client, f"/web/{SCRIPT}")
+    modules = {name(path) for path in SCRIPTS} - {"first.js", WORKER}
+    assert set(re.findall(r"^// (\S+\.js)$", script.decode(), re.MULTILINE)) == modules
+    _, _, style = await get(client, f"/web/{STYLE}")
+    for path in FOLDER.glob("css/*.css"):
+        assert name(path) == STYLE or path.read_bytes() in style
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=name)
@@ -161,8 +166,7 @@ async def test_the_worker_is_told_its_files(client: WebClient) -> None:
     first = body.decode().split("\n")[0]
     assert client.version in first
     files = json.loads(first[first.index("[") : first.index("]") + 1])
-    assert {"app/main.js", "css/base.css", "icon.svg", "lang/ja.js"} <= set(files)
-    assert not {"sw.js", "index.html"} & set(files)
+    assert files == client.needed
     answers = await asyncio.gather(
         *(get(client, f"/web/v-{client.version}/{each}?v={client.version}") for each in files)
     )

@@ -51,12 +51,13 @@ export class App {
     app.files = new Files(app.client, base);
     app.notify = new Notifier(app, base);
     follow(app);
+    // The connection is made while the screen is drawn.
+    await app.client.start(cursor);
     screen(app);
     shortcuts(app);
     window.addEventListener('hashchange', () => app.#routed());
     app.#routed();
     app.#watchNetwork();
-    await app.client.start(cursor);
     app.idle = new Idle(app);
     return app;
   }
@@ -173,9 +174,9 @@ export class App {
     this.store.changed('settings');
   }
 
-  async setLanguage(lang) {
+  setLanguage(lang) {
     change({ lang });
-    await speak(lang);
+    speak(lang);
     this.store.changed('settings', 'route', 'chats', 'timeline', 'people', 'connection', 'typing');
   }
 

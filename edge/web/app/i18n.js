@@ -1,10 +1,13 @@
 /** Words in the language of the person. */
 
 import { useLanguage } from './format.js';
+import { english } from '../lang/en.js';
+import { japanese } from '../lang/ja.js';
 
 export const LANGUAGES = { en: 'English', ja: '日本語' };
+const WORDS = { en: english, ja: japanese };
 
-let words = {};
+let words = english;
 let plurals = new Intl.PluralRules('en');
 
 /** The language that was chosen, else the browser's, if we speak it. */
@@ -14,8 +17,8 @@ export function preferred(chosen) {
 }
 
 /** @param {keyof LANGUAGES} lang */
-export async function speak(lang) {
-  ({ words } = await import(`../lang/${lang}.js`));
+export function speak(lang) {
+  words = WORDS[lang];
   plurals = new Intl.PluralRules(lang);
   useLanguage(lang);
   document.documentElement.lang = lang;

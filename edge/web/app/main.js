@@ -6,7 +6,7 @@ import { preferred, speak } from './i18n.js';
 import { signIn } from '../views/signin.js';
 
 sessionStorage.removeItem('hikyaku.tries');
-await speak(preferred(settings().lang));
+speak(preferred(settings().lang));
 const found = account();
 const start = (chosen) => App.open(remember(chosen));
 if (found) await start(found);

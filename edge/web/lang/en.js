@@ -1,5 +1,5 @@
 /** English. A pair is for one and for more, by `n`. */
-export const words = {
+export const english = {
   add: 'Add people',
   again: 'Try again',
   attach: 'Attach files',

@@ -1,5 +1,5 @@
 /** 日本語 */
-export const words = {
+export const japanese = {
   add: 'メンバーを追加',
   again: '再試行',
   attach: 'ファイルを添付',

@@ -6,7 +6,7 @@ import { t } from '../app/i18n.js';
 import { icon, iconButton } from '../app/icons.js';
 import { flat, mentioned } from '../app/markdown.js';
 import { pickEmoji } from './emojipicker.js';
-import { suggest } from './suggest.js';
+import { mentionable, suggest } from './suggest.js';
 import { Tray } from './tray.js';
 
 const MAX_HEIGHT = 220;
@@ -271,9 +271,4 @@ export class Composer {
     if (state.tray.ids.length) found.attachments = state.tray.ids;
     return found;
   }
-}
-
-/** Who can be mentioned in a chat. */
-export function mentionable(chat) {
-  return chat.kind === 'dm' ? [chat.other] : (chat.people ?? []).map((each) => each.user_id);
 }

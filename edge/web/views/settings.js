@@ -27,8 +27,8 @@ export function settingsDialog(app) {
       statusText(app, state),
       choice('theme', t('theme'), THEMES.map((each) => [each, t(`theme.${each || 'system'}`)]),
         settings().theme ?? '', (theme) => (app.setTheme(theme), draw())),
-      choice('lang', t('language'), Object.entries(LANGUAGES), document.documentElement.lang, async (lang) => {
-        await app.setLanguage(lang);
+      choice('lang', t('language'), Object.entries(LANGUAGES), document.documentElement.lang, (lang) => {
+        app.setLanguage(lang);
         close();
         settingsDialog(app);
       }),

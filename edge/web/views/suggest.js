@@ -4,7 +4,6 @@ import { h, patch } from '../app/dom.js';
 import { matching } from '../app/emoji.js';
 import { avatar, clean } from '../app/format.js';
 import { t } from '../app/i18n.js';
-import { mentionable } from './composer.js';
 
 const SHOWN = 6;
 const BEGUN = /(^|[\s(（「])([@:])([^\s@:]{0,40})$/u;
@@ -83,6 +82,11 @@ function option({ picture, name, hint }, number, selected, take) {
     h('b', null, name),
     hint && h('small', null, hint),
   );
+}
+
+/** Who can be mentioned in a chat. */
+export function mentionable(chat) {
+  return chat.kind === 'dm' ? [chat.other] : (chat.people ?? []).map((each) => each.user_id);
 }
 
 function people({ store }, chat, typed) {
