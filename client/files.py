@@ -5,13 +5,15 @@ not because it takes long.
 """
 
 import asyncio
+import errno
 import hashlib
 import os
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 import msgspec
@@ -83,18 +85,23 @@ class FileRequests(Requests):
         """
         async with self._web(patience_s) as web:
             target = Path(to)
-            if await asyncio.to_thread(target.is_dir):
+            own_name = await asyncio.to_thread(target.is_dir)
+            if own_name:
                 file = await web.again(lambda _: _info(web, file_id))
-                target = await asyncio.to_thread(_free_name, target, Path(file.name).name)
+                target = await asyncio.to_thread(_taken_name, target, Path(file.name).name)
             path = f"{PATH}/{file_id}" + ("/thumbnail" if thumbnail else "")
-            part = target.with_name(f"{target.name[:200]}.part")
+            # Its own, since somebody else may fetch to the same place.
+            part = target.with_name(f".{token_hex(8)}.part")
             try:
-                with await asyncio.to_thread(part.open, "wb") as out:
+                with await asyncio.to_thread(part.open, "xb") as out:
                     fetching = _Fetching(path, out, progress)
                     await web.again(lambda moving: fetching.attempt(web, moving))
                 await asyncio.to_thread(os.replace, part, target)
-            finally:
+            except BaseException:
                 part.unlink(missing_ok=True)
+                if own_name:
+                    target.unlink(missing_ok=True)
+                raise
         return target
 
     async def file_info(self, file_id: str) -> File:
@@ -115,10 +122,15 @@ class FileRequests(Requests):
             return web.absolute(await web.again(attempt))
 
 
-def _free_name(folder: Path, name: str) -> Path:
+def _taken_name(folder: Path, name: str) -> Path:
+    """A name that nobody else has, taken by an empty file."""
     first = folder / (name or "file")
     others = (first.with_name(f"{first.stem} ({n}){first.suffix}") for n in range(1, NAMES))
-    return next((path for path in chain([first], others) if not path.exists()), first)
+    for path in chain([first], others):
+        with suppress(FileExistsError):
+            path.touch(exist_ok=False)
+            return path
+    raise FileExistsError(errno.EEXIST, f"there are {NAMES} files of this name", str(first))
 
 
 async def _info(web: Web, file_id: str) -> File:

@@ -65,6 +65,12 @@ async def test_a_file_is_sent_and_fetched(site: FileSite, tmp_path: Path) -> Non
         named = await b.download(file.id, tmp_path / "named")
         assert named.read_bytes() == data
         assert sorted(each.name for each in folder.iterdir()) == sorted(e.name for e in paths)
+        # Side by side: each to a name of its own, or whole to the same one.
+        beside = await asyncio.gather(*(b.download(file.id, folder) for _ in range(3)))
+        assert sorted(each.name for each in beside) == [f"飛脚 data ({n}).bin" for n in (2, 3, 4)]
+        same = await asyncio.gather(*(b.download(file.id, tmp_path / "named") for _ in range(3)))
+        assert all(each.read_bytes() == data for each in (*beside, *same))
+        assert len(os.listdir(folder)) == 5
         assert await b.file_info(file.id) == file
 
 
