@@ -4,10 +4,9 @@ import asyncio
 import json
 import signal
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from workers.notify import CONSUMER
 
 from .brokers import TIMEOUT_S, make_bus
 from .metrics import sample
+from .mirror import until
 from .ports import free_port
 from .push_server import Authority
 from .push_services import Apns, Browser, Fcm, PushService
@@ -187,11 +187,3 @@ class World:
             return not chats and not await self.database["pushes"].count_documents(waiting)
 
         await until(done)
-
-
-async def until(check: Callable[[], Awaitable[bool]], within_s: float = WITHIN_S) -> None:
-    """Poll until `check` holds."""
-    deadline = time.monotonic() + within_s
-    while not await check():
-        assert time.monotonic() < deadline, f"not within {within_s:g} s"
-        await asyncio.sleep(0.02)

@@ -18,9 +18,9 @@ from broker import events
 from broker.committer import Committed, Committer, Outcome
 from broker.log import Log
 from tests.chat import Clients, names
-from tests.mirror import message
+from tests.mirror import message, until
 from tests.push_server import Fault, Reply, Request
-from tests.pushing import World, until
+from tests.pushing import World
 from tests.servers import eventually
 
 pytestmark = pytest.mark.anyio
@@ -117,7 +117,7 @@ async def test_killed_at_random_while_pushes_flow(patient: World) -> None:
     async def all_there() -> bool:
         return len(taken.at) == len(sent)
 
-    await until(all_there, 60)
+    await until(all_there)
     await world.settled()
     twice = [times for times in taken.at.values() if len(times) > 1]
     print(f"{len(sent)} messages, {len(kills)} kills, {len(twice)} sent twice")

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.chat import Clients, names
+from tests.mirror import until
 from tests.push_server import PushServer, Reply
 from tests.push_services import Apns
-from tests.pushing import World, until
+from tests.pushing import World
 from tests.servers import eventually
 from workers.push.webhook import signature
 

@@ -12,7 +12,7 @@ from store.config import StoreConfig
 from store.database import Database, connect
 from store.devices import DeviceRecord, Devices
 from store.pushes import News, Pushes, PushRecord, key_of
-from tests.pushing import until
+from tests.mirror import until
 from tests.servers import Mongo
 
 pytestmark = pytest.mark.anyio
