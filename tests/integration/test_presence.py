@@ -50,6 +50,16 @@ async def choose(client: Chat, status: str, **fields: str) -> Frame:
     return own
 
 
+async def when_back(client: Chat, question: str, **fields: object) -> Frame:
+    """The answer, once the server can give one."""
+    deadline = time.monotonic() + 30
+    while (answer := await client.ask(question, **fields))["type"] == "error":
+        assert answer["retryable"], answer
+        assert time.monotonic() < deadline, answer
+        await asyncio.sleep(0.1)
+    return answer
+
+
 async def told(client: Chat, user: str) -> list[tuple[str, str]]:
     """Status and text of all frames about a user so far, once nothing more can be on its way."""
     await asyncio.sleep(SETTLE_S)
@@ -447,11 +457,8 @@ async def test_nats_away(fresh_site: Site) -> None:
         await asyncio.sleep(0.5)
         await site.nats.start()
         await watching.until("presence", user_id=alice, status="offline")
-        deadline = time.monotonic() + 10
-        while (answer := await watching.ask("presence_subscribe", users=[bob]))["type"] == "error":
-            assert time.monotonic() < deadline, answer
-            await asyncio.sleep(0.1)
+        answer = await when_back(watching, "presence_subscribe", users=[bob])
         if answer["presence"][bob]["status"] != "online":
             await watching.until("presence", user_id=bob, status="online")
-        await choose(two, "dnd")
+        await when_back(two, "presence_set", status="dnd")
         await watching.until("presence", user_id=bob, status="dnd")
