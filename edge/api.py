@@ -1,7 +1,7 @@
 """The HTTP twins of frames: one request, one answer, by the same code as over a WebSocket."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import Any
 
 import msgspec
@@ -50,12 +50,9 @@ class Exchange(Asker):
     __slots__ = ("_answer", "vip")
 
     def __init__(self, edge: Edge, user: User, *, vip: bool = False):
-        self.edge = edge
+        super().__init__(edge)
         self.user = user
-        self.lost = False
-        self.writing = 0
         self.vip = vip
-        self.held = deque()
         self._answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def push(self, frame: Any) -> None:

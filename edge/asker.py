@@ -1,17 +1,16 @@
 """Whoever asks something of this edge: a session's frame, or one HTTP request."""
 
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from broker.errors import BrokerError, Conflict, InvalidName, Overloaded, Unavailable
 from broker.requests import Failure
 
 from . import frames
+from .lane import Lane
 from .tokens import KeysUnavailable, Unauthorized
 
 if TYPE_CHECKING:
-    from .attachments import Held
     from .edge import Edge
     from .hub import User
 
@@ -25,19 +24,16 @@ _log = logging.getLogger("hikyaku.asker")
 
 
 class Asker:
-    """Knows who asks, and takes the answers. `lost`: nobody waits for them any more.
+    """Knows who asks, and takes the answers. `lost`: nobody waits for them any more."""
 
-    `writing` counts the writes that are on their way to the log, `held` are those that wait there
-    for what a message has attached.
-    """
+    __slots__ = ("edge", "lane", "lost", "user")
 
-    __slots__ = ("edge", "held", "lost", "user", "writing")
-
-    edge: "Edge"
     user: "User"
-    lost: bool
-    writing: int
-    held: "deque[Held]"
+
+    def __init__(self, edge: "Edge"):
+        self.edge = edge
+        self.lane = Lane(self)
+        self.lost = False
 
     def push(self, frame: Any) -> None:
         """Take one frame struct as an answer."""
@@ -45,7 +41,7 @@ class Asker:
 
     def written(self) -> None:
         """A write was answered."""
-        self.writing -= 1
+        self.lane.written()
 
     def refuse_rate(self, now: float, wait_s: float, request: Any) -> None:
         """Answer what came too fast."""

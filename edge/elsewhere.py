@@ -66,7 +66,7 @@ class Elsewhere:
             msg_id=subjects.message_id_header(*key),
             done=partial(self._accepted, wait, chat_id, key),
         )
-        asker.writing += 1
+        asker.lane.writing += 1
         if self._count < WAITING and key not in self.waits.setdefault(chat_id, {}):
             self._count += 1
             self.waits[chat_id][key] = wait

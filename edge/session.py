@@ -1,12 +1,11 @@
 """What one client may do: frames in, decisions, frames out.
 
-A session is handed text frames by its socket and events by the hub. It never waits: writes go to
-the committer with a callback, questions to a bounded number of tasks.
+A session is handed text frames by its socket and events by the hub. It never waits: writes go by
+its lane to the committer with a callback, questions to a bounded number of tasks.
 """
 
 import logging
 import re
-from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -64,7 +63,7 @@ class Session(Asker):
     def __init__(self, edge: "Edge", socket: ChatSocket):
         limits = edge.config.limits
         now = edge.now()
-        self.edge = edge
+        super().__init__(edge)
         self._socket = socket
         self._frames = TokenBucket(
             FRAMES_PER_MESSAGE * limits.messages_per_s,
@@ -84,9 +83,6 @@ class Session(Asker):
         self.vip = False
         self.opened: frozenset[str] = frozenset()
         self.attached = False
-        self.lost = False
-        self.writing = 0
-        self.held = deque()
         self._leaving = ""
         self.heard_at = now
 
@@ -119,7 +115,7 @@ class Session(Asker):
             case frames.Typing():
                 writes.typing(self, request, now)
             case frames.Edit() | frames.Delete() | frames.React():
-                self.question(request, writes.change(self, request))
+                writes.change(self, request, now)
             case frames.ReadReceipt():
                 self._at_once(receipts.read, request)
             case frames.DeliveryReceipt():
@@ -144,8 +140,10 @@ class Session(Asker):
                 self.question(request, self._refresh(request))
             case frames.Connect():
                 self.error("invalid", "this connection has a session already", request)
-            case _:
+            case frames.GroupInfo() | frames.GroupMembers():
                 self.question(request, groups.answer(self, request))
+            case _:
+                self.lane.put_alone(request, partial(groups.answer, self, request))
 
     def on_binary(self) -> None:
         """There are no binary frames in the protocol."""
@@ -207,7 +205,7 @@ class Session(Asker):
 
     def leave(self, reason: str) -> None:
         """Read no more, and close with 4200 once the writes on their way are answered."""
-        if self.writing:
+        if self.lane.writing:
             self._leaving = reason
             self._socket.pause()
         else:
@@ -215,8 +213,8 @@ class Session(Asker):
 
     def written(self) -> None:
         """A write was answered."""
-        self.writing -= 1
-        if self._leaving and not self.writing:
+        super().written()
+        if self._leaving and not self.lane.writing:
             self.close(CloseCode.DRAINING, self._leaving)
 
     # --- beginning ---

@@ -1,6 +1,7 @@
 """What a session writes: messages into the log, typing to whoever is there.
 
-`chat`, `group_chat` and `typing` check what the user may do and act; the answer comes by callback.
+All check what the user may do and act; what has to be asked first goes by the lane of the
+connection. The answer comes by callback.
 """
 
 from functools import partial
@@ -31,9 +32,12 @@ def chat(asker: "Asker", request: frames.Chat, now: float) -> None:
 
 def group_chat(asker: "Asker", request: frames.GroupChat, now: float) -> None:
     """Send a message to a group that the user is in."""
-    chat_id = own_group(asker, request.group_id, request)
-    if chat_id is not None:
-        _send(asker, request, chat_id, now)
+    try:
+        chat_id = subjects.group(request.group_id)
+    except InvalidName as error:
+        asker.error("invalid", str(error), request)
+        return
+    _send(asker, request, chat_id, now)
 
 
 def own_chat(asker: "Asker", chat_id: str) -> None:
@@ -47,25 +51,43 @@ def own_chat(asker: "Asker", chat_id: str) -> None:
     raise Failure("not_member", f"you are not in the chat {chat_id!r}")
 
 
-async def change(asker: "Asker", request: frames.Edit | frames.Delete | frames.React) -> None:
+def change(asker: "Asker", request: frames.Edit | frames.Delete | frames.React, now: float) -> None:
     """Edit, delete, or react: if the user may, an event of the log like any other."""
+    try:
+        subjects.parse(request.chat_id)
+        if isinstance(request, frames.Edit):
+            check_content(asker, request.content)
+    except (BrokerError, Failure) as error:
+        asker.failed(error, request)
+        return
+    if (wait_s := asker.user.messages.take(now)) > 0:
+        asker.refuse_rate(now, wait_s, request)
+        return
+    asker.lane.put(request, partial(_change, asker, request), partial(_find, asker, request))
+
+
+async def _find(
+    asker: "Asker", request: frames.Edit | frames.Delete | frames.React
+) -> query.FoundMessage:
     own_chat(asker, request.chat_id)
-    if isinstance(request, frames.Edit):
-        check_content(asker, request.content)
-    edge, user = asker.edge, asker.user
     question = query.FindMessage(
-        chat_id=request.chat_id, message_id=request.message_id, by=user.user_id
+        chat_id=request.chat_id, message_id=request.message_id, by=asker.user.user_id
     )
-    found = await edge.ask_query("message", question, query.FoundMessage)
+    return await asker.edge.ask_query("message", question, query.FoundMessage)
+
+
+def _change(
+    asker: "Asker",
+    request: frames.Edit | frames.Delete | frames.React,
+    found: query.FoundMessage,
+) -> None:
+    edge, user = asker.edge, asker.user
     if isinstance(request, frames.Edit) and found.author != user.user_id:
         raise Failure("forbidden", "only its author edits a message")
     if isinstance(request, frames.Delete) and not (found.author == user.user_id or found.manager):
         raise Failure("forbidden", "only its author or an admin of the group deletes a message")
     if found.deleted and not isinstance(request, frames.Delete):
         raise Failure("not_found", "the message was deleted")
-    if (wait_s := user.messages.take(edge.now())) > 0:
-        asker.refuse_rate(edge.now(), wait_s, request)
-        return
     timestamp = unix_ms()
     event = _changed(request, user.user_id, timestamp)
     if (home := elsewhere.home_of(asker, request.chat_id)) is not None:
@@ -77,7 +99,7 @@ async def change(asker: "Asker", request: frames.Edit | frames.Delete | frames.R
         msg_id=subjects.message_id_header(user.user_id, request.client_id),
         done=partial(_acked, asker, request, request.message_id, request.chat_id, timestamp),
     )
-    asker.writing += 1
+    asker.lane.writing += 1
 
 
 def _changed(
@@ -145,21 +167,32 @@ def _send(
     if (wait_s := asker.user.messages.take(now)) > 0:
         asker.refuse_rate(now, wait_s, request)
         return
-    if request.attachments or asker.held:
-        attachments.hold(asker, request, chat_id)
+    commit = partial(_commit, asker, request, chat_id)
+    if request.attachments:
+        check = partial(attachments.check, asker, request.attachments, chat_id)
+        asker.lane.put(request, commit, check)
+    elif asker.lane.free:
+        commit(None)
     else:
-        commit(asker, request, chat_id, [])
+        asker.lane.put(request, commit)
 
 
-def commit(
-    asker: "Asker", request: frames.Chat | frames.GroupChat, chat_id: str, attached: list[File]
+def _commit(
+    asker: "Asker",
+    request: frames.Chat | frames.GroupChat,
+    chat_id: str,
+    attached: list[File] | None,
 ) -> None:
-    """Put a message that may be sent into the log."""
+    """Put a message into the log. Whether one is in a group is decided here, in its turn."""
     edge = asker.edge
     timestamp = unix_ms()
     try:
+        if isinstance(request, frames.GroupChat) and chat_id not in (asker.user.groups or ()):
+            raise Failure("not_member", f"you are not in the group {request.group_id!r}")
         message_id = str(edge.ids.next())
-        event = _message(request, chat_id, message_id, asker.user.user_id, timestamp, attached)
+        event = _message(
+            request, chat_id, message_id, asker.user.user_id, timestamp, attached or []
+        )
         if (home := elsewhere.home_of(asker, chat_id)) is not None:
             edge.hub.elsewhere.submit(asker, request, home, event, timestamp)
             return
@@ -175,7 +208,7 @@ def commit(
             expect_seq=request.expect_seq,
             header=header,
         )
-        asker.writing += 1
+        asker.lane.writing += 1
     except (BrokerError, Failure) as error:
         asker.failed(error, request)
 
