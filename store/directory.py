@@ -9,6 +9,7 @@ and version).
 """
 
 import time
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from pymongo import ReturnDocument
@@ -74,8 +75,18 @@ EventsOf = Any
 class Directory:
     """Reads and changes groups. Raises the errors of `store.errors`."""
 
-    def __init__(self, database: Database, *, site: str, max_members: int, events_of: EventsOf):
+    def __init__(
+        self,
+        database: Database,
+        *,
+        site: str,
+        max_members: int,
+        events_of: EventsOf,
+        chat_of: Callable[[str], str],
+    ):
+        """`chat_of` makes the chat id of a group id."""
         self._database = database
+        self._chat_of = chat_of
         self._groups = database["groups"]
         self._members = database["members"]
         self._outbox = database["outbox"]
@@ -88,7 +99,7 @@ class Directory:
         """Create the indexes; idempotent."""
         with self._database.errors():
             await self._members.create_index([("group", 1), ("user", 1)], unique=True)
-            await self._members.create_index([("user", 1), ("group", 1), ("kind", 1)])
+            await self._members.create_index([("user", 1), ("group", 1), ("kind", 1), ("since", 1)])
             await self._groups.create_index(
                 [("created_by", 1), ("client_id", 1)],
                 unique=True,
@@ -221,7 +232,9 @@ class Directory:
             group = await self._begin(group_id, session)
             if group["kind"] != "channel":
                 raise Forbidden("a group can be joined only by being added")
-            return await self._join(group, by, [by], session)
+            # Nobody else could make one: who comes into an empty channel owns it.
+            owner = by if not group["size"] else None
+            return await self._join(group, by, [by], session, owner=owner)
 
         return await self._database.transaction(work)
 
@@ -343,15 +356,24 @@ class Directory:
         if kind == "group" and size > self._max_members:
             raise GroupFull(f"a group has at most {self._max_members} members; use a channel")
 
-    async def _join(self, group: Document, by: str, users: list[str], session: Session) -> Change:
+    async def _join(
+        self,
+        group: Document,
+        by: str,
+        users: list[str],
+        session: Session,
+        *,
+        owner: str | None = None,
+    ) -> Change:
         wanted = list(dict.fromkeys(users))
         query = {"group": group["_id"], "user": {"$in": wanted}}
         present = {each["user"] async for each in self._members.find(query, session=session)}
         added = [user for user in wanted if user not in present]
         self._check_size(group["kind"], group["size"] + len(added))
-        await self._insert_members(group, added, session)
+        await self._insert_members(group, added, session, owner=owner)
         await self._resize(group, len(added), session)
-        return await self._tell(group, session, by=by, added=added)
+        roles: dict[str, Role] | None = {owner: "owner"} if owner else None
+        return await self._tell(group, session, by=by, added=added, roles=roles)
 
     async def _part(self, group: Document, by: str, users: list[str], session: Session) -> Change:
         query = {"group": group["_id"], "user": {"$in": users}}
@@ -391,14 +413,23 @@ class Directory:
             raise Forbidden("a group keeps at least one owner")
 
     async def _insert_members(
-        self, group: Document, users: list[str], session: Session, *, owner: str | None = None
+        self,
+        group: Document,
+        users: list[str],
+        session: Session,
+        *,
+        owner: str | None = None,
     ) -> None:
+        # What was said before is there to be read, but is not unread to those who come.
+        chat = await self._chats.find_one({"_id": self._chat_of(group["_id"])}, session=session)
+        since = 0 if chat is None else chat.get("seq", 0)
         documents = [
             {
                 "group": group["_id"],
                 "user": user,
                 "kind": group["kind"],
                 "role": "owner" if user == owner else "member",
+                "since": since,
             }
             for user in users
         ]

@@ -180,9 +180,11 @@ class History:
     async def unread(self, user: str, pointers: dict[str, int]) -> dict[str, int]:
         """Messages of others after the pointer of each chat, without those deleted, up to 1,000.
 
-        Only the index is read. Several pipelines run at once, as MongoDB has a thread for each.
+        What was said in a group before one came does not count. Only indexes are read. Several
+        pipelines run at once, as MongoDB has a thread for each.
         """
-        chats = list(pointers.items())
+        since = await self._since(user) if any(map(self._is_group, pointers)) else {}
+        chats = [(chat, max(seq, since.get(chat, 0))) for chat, seq in pointers.items()]
         parts = [
             chats[start : start + COUNTED_AT_ONCE]
             for start in range(0, len(chats), COUNTED_AT_ONCE)
@@ -191,6 +193,17 @@ class History:
         for found in await asyncio.gather(*(self._unread(user, part) for part in parts)):
             counts.update(found)
         return counts
+
+    @staticmethod
+    def _is_group(chat: str) -> bool:
+        return not chat.startswith("dm.")
+
+    async def _since(self, user: str) -> dict[str, int]:
+        """How far the groups of a user had come when it came, where there was something."""
+        query = {"user": user, "since": {"$gt": 0}}
+        with self._database.errors():
+            found = self._members.find(query, {"_id": 0, "group": 1, "since": 1})
+            return {self._chat_of(each["group"]): int(each["since"]) async for each in found}
 
     async def _unread(self, user: str, pointers: list[tuple[str, int]]) -> dict[str, int]:
         first, *others = pointers

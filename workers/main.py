@@ -318,7 +318,11 @@ async def _begin(
 
 def _directory(config: WorkerConfig, database: Database) -> Directory:
     return Directory(
-        database, site=config.site, max_members=config.group_members, events_of=events_of
+        database,
+        site=config.site,
+        max_members=config.group_members,
+        events_of=events_of,
+        chat_of=subjects.group,
     )
 
 

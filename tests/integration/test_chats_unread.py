@@ -103,6 +103,32 @@ async def test_order_preview_unread_and_pointer(site: Site) -> None:
         assert again["last_message"]["content"] == ""
 
 
+async def test_what_was_said_before_one_came_is_not_unread(site: Site, bus: Bus) -> None:
+    alice, bob, carol = names("alice", "bob", "carol")
+    async with Clients() as connect:
+        a = await connect(site.edges[0], alice)
+        b = await connect(site.edges[1], bob)
+        c = await connect(site.edges[0], carol)
+        group = await a.group(bob, kind="channel")
+        chat_id, group_id = group["chat_id"], group["group_id"]
+        for number in range(5):
+            await a.tell(group_id, f"before {number}")
+        await until_persisted(bus)
+        await a.ask("group_add", group_id=group_id, users=[carol])
+        assert (await unread(c, chat_id))[0] == {chat_id: 0}
+        assert (await unread(b, chat_id))[0] == {chat_id: 5}
+        await a.tell(group_id, "after")
+        assert (await unread(c, chat_id))[0] == {chat_id: 1}
+        assert [each["unread"] for each in await chats(c)] == [1]
+        await a.ask("group_remove", group_id=group_id, users=[bob])
+        await a.tell(group_id, "while bob is out")
+        await until_persisted(bus)
+        assert (await b.ask("group_join", group_id=group_id))["type"] == "result"
+        assert (await unread(b, chat_id))[0] == {chat_id: 0}
+        page = await b.ask("history", chat_id=chat_id)
+        assert len(page["messages"]) == 7
+
+
 async def test_who_left_sees_the_group_no_more(site: Site) -> None:
     alice, bob = names("alice", "bob")
     async with Clients() as connect:

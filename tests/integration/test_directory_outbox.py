@@ -167,9 +167,11 @@ async def test_what_was_left_behind_is_told_in_order_of_version(site: Site) -> N
         two = await connect(site.edges[1], bob)
         await one.group(bob, group_id=group_id)
         await two.until("member_added")
+        # One connection's changes are made one after the other.
+        others = [await connect(site.edges[0], alice) for _ in users]
         site.worker.process.send(signal.SIGSTOP)
-        for user in users:
-            await one.send("group_add", id=user, group_id=group_id, users=[user])
+        for user, other in zip(users, others, strict=True):
+            await other.send("group_add", id=user, group_id=group_id, users=[user])
         await one.send("group_update", id="name", group_id=group_id, name="renamed")
         await _question_is_at_the_worker(site)
         site.nats.process.send(signal.SIGSTOP)

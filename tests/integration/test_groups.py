@@ -220,6 +220,20 @@ async def test_a_channel_is_joined_and_left(site: Site) -> None:
         assert types.count("member_removed") == 1
 
 
+async def test_who_comes_into_an_empty_channel_owns_it(site: Site) -> None:
+    a, b = names("alice", "bob")
+    async with Clients() as connect:
+        alice, bob = await connect(site.edges[0], a), await connect(site.edges[1], b)
+        group_id = (await alice.group(kind="channel"))["group_id"]
+        assert (await alice.ask("group_leave", group_id=group_id))["type"] == "result"
+        await bob.ask("group_join", group_id=group_id)
+        members = (await bob.ask("group_members", group_id=group_id))["members"]
+        assert members == [{"user_id": b, "role": "owner"}]
+        updated = await bob.until("group_updated", group_id=group_id)
+        assert updated["roles"] == {b: "owner"}
+        assert (await bob.ask("group_add", group_id=group_id, users=[a]))["type"] == "result"
+
+
 async def test_a_group_is_not_joined_from_outside(site: Site) -> None:
     alice, bob = names("alice", "bob")
     async with Clients() as connect:
