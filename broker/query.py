@@ -25,11 +25,15 @@ class Page(Struct, kw_only=True):
 
 
 class FindMessage(Struct, kw_only=True):
-    """Who wrote a message, and where it stands? May `by`, as an admin, delete it?"""
+    """Who wrote a message, and where it stands? May `by`, as an admin, delete it?
+
+    With `emoji` it is refused, as `invalid`, if `by` cannot react so since there are too many.
+    """
 
     chat_id: str
     message_id: str
     by: str
+    emoji: str | None = None
 
 
 class FoundMessage(Struct, kw_only=True):

@@ -71,7 +71,10 @@ async def _find(
 ) -> query.FoundMessage:
     own_chat(asker, request.chat_id)
     question = query.FindMessage(
-        chat_id=request.chat_id, message_id=request.message_id, by=asker.user.user_id
+        chat_id=request.chat_id,
+        message_id=request.message_id,
+        by=asker.user.user_id,
+        emoji=request.emoji if isinstance(request, frames.React) and not request.remove else None,
     )
     return await asker.edge.ask_query("message", question, query.FoundMessage)
 

@@ -13,6 +13,14 @@ from broker import events
 
 Document = dict[str, Any]
 
+REACTIONS = 1000
+REACTIONS_KEPT = 5000
+"""With those that were taken back, which an older event must not bring back."""
+
+REACTIONS_OF_ONE = 20
+EMOJI = 50
+"""Different ones of a message."""
+
 CONTENT = ("content", "content_type", "attachments", "files", "mentions")
 
 
@@ -73,6 +81,22 @@ def new(entry: Entry) -> Document:
 def reaction_key(event: events.Reaction) -> str:
     """Where a user's reaction is kept in the document; safe as a name of a field."""
     return f"{event.emoji.encode().hex()}_{event.from_.encode().hex()}"
+
+
+def why_not_react(document: Document, user: str, emoji: str) -> str:
+    """Why the user cannot react so, or empty. A page of history has to hold any message."""
+    kept = document.get("reactions", {})
+    mine = [each for each in kept.values() if each["user"] == user]
+    if any(each["emoji"] == emoji for each in mine):
+        return ""  # It is there, or was.
+    if len(mine) >= REACTIONS_OF_ONE:
+        return f"one user has at most {REACTIONS_OF_ONE} different ones on a message"
+    shown = [each["emoji"] for each in kept.values() if each["on"]]
+    if len(shown) >= REACTIONS or len(kept) >= REACTIONS_KEPT:
+        return f"a message has at most {REACTIONS}"
+    if emoji not in shown and len(set(shown)) >= EMOJI:
+        return f"a message has at most {EMOJI} different ones"
+    return ""
 
 
 def apply(document: Document, seq: int, event: events.Change) -> None:

@@ -206,6 +206,10 @@ class QueryWorker:
         found = await self._find(question.chat_id, question.message_id, tail)
         if found is None:
             raise Failure("not_found", f"there is no message {question.message_id} in this chat")
+        if question.emoji is not None and (
+            why := documents.why_not_react(found, question.by, question.emoji)
+        ):
+            raise Failure("invalid", f"emoji: {why}")
         return query.FoundMessage(
             seq=int(found["seq"]),
             author=found["from"],

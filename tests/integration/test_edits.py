@@ -166,6 +166,24 @@ async def test_content_has_limits(site: Site) -> None:
             assert (found["type"], found["code"]) == ("error", "invalid")
 
 
+async def test_reactions_have_limits(site: Site) -> None:
+    alice, bob = names("alice", "bob")
+    async with Clients() as connect:
+        a = await connect(site.edges[0], alice)
+        b = await connect(site.edges[1], bob)
+        said = await a.say(bob, "hello")
+        for number in range(20):
+            await done(b, "react", said, emoji=str(number))
+        change = {"chat_id": said["chat_id"], "message_id": said["message_id"]}
+        more = await b.write("react", emoji="one more", **change)
+        assert (more["code"], more["message"][:6]) == ("invalid", "emoji:")
+        await done(b, "react", said, emoji="3", remove=True)
+        await done(b, "react", said, emoji="3")
+        await done(a, "react", said, emoji="one more")
+        found = await last_message(b, said["chat_id"])
+        assert len(found["reactions"]) == 21
+
+
 async def test_at_once_after_the_ack(site: Site) -> None:
     """Nothing of it is in MongoDB yet."""
     alice, bob = names("alice", "bob")

@@ -277,3 +277,25 @@ async def test_an_upsert_that_always_loses_is_tried_again_later(database: Databa
 async def test_a_server_that_is_only_starting_is_unavailable(database: Database) -> None:
     with pytest.raises(StoreUnavailable, match="not ready"), database.errors():
         raise ConfigurationError("Sessions are not supported by this MongoDB deployment")
+
+
+def test_a_message_has_room_for_so_many_reactions() -> None:
+    def put(user: str, emoji: str, *, on: bool = True) -> None:
+        kept[f"{emoji}_{user}"] = {"emoji": emoji, "user": user, "seq": 1, "on": on}
+
+    kept: dict[str, Any] = {}
+    document = {"reactions": kept}
+    for number in range(documents.EMOJI - 1):
+        put(f"user {number}", f"emoji {number}")
+    assert documents.why_not_react(document, "alice", "new") == ""
+    put("user", "another")
+    assert "different" in documents.why_not_react(document, "alice", "new")
+    assert documents.why_not_react(document, "alice", "another") == ""
+    for number in range(documents.REACTIONS):
+        put(f"{number}", "another")
+    assert documents.why_not_react(document, "alice", "another")
+    assert documents.why_not_react(document, "7", "another") == ""
+    kept.clear()
+    for number in range(documents.REACTIONS_KEPT):
+        put(f"{number}", "gone", on=False)
+    assert documents.why_not_react(document, "alice", "new")

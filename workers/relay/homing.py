@@ -71,7 +71,12 @@ class Homing:
             raise Failure("not_found", str(error)) from error
 
     async def _change(self, event: events.Change) -> None:
-        question = query.FindMessage(chat_id=event.chat_id, message_id=event.id, by=event.from_)
+        emoji = None
+        if isinstance(event, events.Reaction) and not event.removed:
+            emoji = event.emoji
+        question = query.FindMessage(
+            chat_id=event.chat_id, message_id=event.id, by=event.from_, emoji=emoji
+        )
         found = await ask(self._bus, query.SERVICE, "message", question, query.FoundMessage, ASK_S)
         own = found.author == event.from_
         if isinstance(event, events.MessageEdited) and not own:
