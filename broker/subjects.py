@@ -44,17 +44,17 @@ def encode(name: str, field: str = "id") -> str:
 
 
 @lru_cache(maxsize=65_536)
-def decode(token: str) -> str:
-    """The id of a token. Raises `InvalidName` if `encode` cannot have made it."""
+def decode(token: str, field: str = "token") -> str:
+    """The id of a token. Raises `InvalidName` with `field` if `encode` cannot have made it."""
     if not _TOKEN.fullmatch(token):
-        raise InvalidName("token", f"{token[:200]!r} is not an encoded id")
+        raise InvalidName(field, f"{token[:200]!r} is not an encoded id")
     try:
         raw = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), token).encode("latin-1")
         name = raw.decode()
     except UnicodeDecodeError:
-        raise InvalidName("token", f"{token[:200]!r} is not UTF-8") from None
+        raise InvalidName(field, f"{token[:200]!r} is not UTF-8") from None
     if encode(name) != token:
-        raise InvalidName("token", f"{token[:200]!r} is not an encoded id")
+        raise InvalidName(field, f"{token[:200]!r} is not an encoded id")
     return name
 
 
@@ -128,7 +128,7 @@ def parse(chat_id: str) -> Chat:
     if len(tokens) != {"dm": 2, "group": 1, "user": 1}.get(kind):
         raise InvalidName("chat_id", f"{chat_id[:200]!r} is no chat id")
     for token in tokens:
-        decode(token)
+        decode(token, "chat_id")
     if kind == "dm" and tokens[0] > tokens[1]:
         raise InvalidName("chat_id", "the two users of a dm stand in byte order")
     return Chat(kind, tuple(tokens))

@@ -163,18 +163,18 @@ async def _asker(request: Request) -> Exchange | Response:
     edge: Edge = request.app.state.edge
     token = bearer(request)
     if token is None:
-        return _refusal("unauthorized", "send `Authorization: Bearer <token>`")
+        return refusal("unauthorized", "send `Authorization: Bearer <token>`")
     try:
         claims = await edge.tokens.verify(token)
         subjects.encode(claims.user_id, "sub")
         users: Users = request.app.state.users
         return Exchange(edge, await users.get(edge, claims.user_id), vip=claims.vip)
     except (Unauthorized, InvalidName) as error:
-        return _refusal("unauthorized", str(error))
+        return refusal("unauthorized", str(error))
     except KeysUnavailable as error:
-        return _refusal("unavailable", str(error))
+        return refusal("unavailable", str(error))
     except EXPECTED:
-        return _refusal("unavailable", "the server is not ready; ask again")
+        return refusal("unavailable", "the server is not ready; ask again")
 
 
 async def _body(request: Request, limit: int) -> bytes:
@@ -187,13 +187,14 @@ async def _body(request: Request, limit: int) -> bytes:
     return bytes(found)
 
 
-def _refusal(code: str, message: str) -> Response:
+def refusal(code: frames.ErrorCode, message: str, status: int | None = None) -> Response:
+    """An error that answers no frame."""
     retryable = code in frames.RETRYABLE
-    return response_of(frames.Error(code=code, message=message, retryable=retryable))
+    return response_of(frames.Error(code=code, message=message, retryable=retryable), status)
 
 
-def response_of(frame: Any) -> Response:
-    """A frame as HTTP: its status follows from an error's code."""
+def response_of(frame: Any, status: int | None = None) -> Response:
+    """A frame as HTTP: its status follows from an error's code, unless given."""
     body = msgspec.to_builtins(frame)
     if not isinstance(frame, frames.Error):
         return JSONResponse(body, status_code=201 if isinstance(frame, frames.Ack) else 200)
@@ -202,4 +203,4 @@ def response_of(frame: Any) -> Response:
         headers["Retry-After"] = str(-(-frame.retry_after_ms // 1000))
     if frame.code == "unauthorized":
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(body, status_code=_STATUS[frame.code], headers=headers)
+    return JSONResponse(body, status_code=status or _STATUS[frame.code], headers=headers)

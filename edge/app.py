@@ -9,6 +9,7 @@ import jwt
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -22,6 +23,7 @@ from .config import EdgeConfig
 from .edge import Edge
 from .endpoint import websocket_endpoint
 from .files import FileGate
+from .frames import ErrorCode
 from .metrics import metrics as edge_metrics
 from .tokens import TokenVerifier
 from .web_client import WebClient
@@ -59,13 +61,13 @@ async def development_token(request: Request) -> Response:
     """A token for any user, in development mode only."""
     config: EdgeConfig = request.app.state.edge.config
     if config.tokens.secret is None:
-        return _error(404, "not_found", "there is no shared secret to sign tokens with")
+        return api.refusal("not_found", "there is no shared secret to sign tokens with")
     body = await request.body() if _body_fits(request) else b""
     try:
         user_id = msgspec.json.decode(body, type=_TokenRequest).user_id
         subjects.encode(user_id, "user_id")
     except (msgspec.DecodeError, UnicodeDecodeError, InvalidName) as error:
-        return _error(400, "invalid", str(error))
+        return api.refusal("invalid", str(error))
     expires_at = int(time.time()) + DEVELOPMENT_TOKEN_S
     claims: dict[str, object] = {"sub": user_id, "exp": expires_at}
     if config.tokens.audience is not None:
@@ -81,9 +83,16 @@ def _body_fits(request: Request) -> bool:
     return length.isdigit() and int(length) <= MAX_BODY_BYTES
 
 
-def _error(status: int, code: str, message: str) -> Response:
-    body = {"error": {"code": code, "message": message, "retryable": False}}
-    return JSONResponse(body, status_code=status)
+async def _no_route(request: Request, error: Exception) -> Response:
+    """What is under /v1 answers with error frames, whatever is asked."""
+    assert isinstance(error, HTTPException)
+    if not request.url.path.startswith("/v1/"):
+        return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
+    code: ErrorCode = "not_found" if error.status_code == 404 else "invalid"
+    why = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    answer = api.refusal(code, why, error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 def create_app(
@@ -117,4 +126,5 @@ def create_app(
     if config.mode == "development":
         routes.append(Route("/v1/dev/token", development_token, methods=["POST"]))
     routes += WebClient(development=config.mode == "development").routes
-    return Starlette(routes=routes, lifespan=lifespan)
+    handlers = {HTTPException: _no_route}
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)

@@ -33,7 +33,8 @@ async def websocket_endpoint(websocket: WebSocket) -> None:
     if not origin_allowed(websocket, edge.config):
         session.close(CloseCode.FORBIDDEN, "origin not allowed")
         return
-    query = websocket.query_params
+    # A parameter with nothing in it counts as not given.
+    query = {name: value for name, value in websocket.query_params.items() if value}
     if "token" in query and not edge.config.url_token:
         session.close(CloseCode.UNAUTHORIZED, "this server takes no token in the URL")
         return
@@ -45,7 +46,7 @@ async def websocket_endpoint(websocket: WebSocket) -> None:
 
     def greeted(connect: frames.Connect) -> None:
         device = connect.device or query.get("device")
-        cursor = connect.cursor if connect.cursor is not None else query.get("cursor")
+        cursor = connect.cursor or query.get("cursor")
         socket.pause()
         edge.spawn(opening(token=connect.token, device=device, cursor=cursor))
 

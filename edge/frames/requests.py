@@ -17,6 +17,7 @@ from .fields import (
     RequestId,
     Role,
     Seq,
+    StatusText,
     UnixMs,
     UserId,
 )
@@ -256,7 +257,7 @@ class PresenceSet(Struct, tag="presence_set", kw_only=True):
     """What the user wants to be; without `text` that stays as it was."""
 
     status: Literal["online", "away", "dnd", "invisible"]
-    text: Annotated[str, Meta(max_length=200)] | None = None
+    text: StatusText | None = None
     id: RequestId | None = None
 
 

@@ -236,7 +236,7 @@ async def test_a_development_token_connects(site: Site, tmp_path: Path) -> None:
 async def test_what_asks_for_no_token_is_refused(site: Site, body: bytes) -> None:
     status, text = await fetch(site.edges[0], "/v1/dev/token", body)
     assert status == 400
-    assert json.loads(text)["error"]["code"] == "invalid"
+    assert json.loads(text)["code"] == "invalid"
 
 
 async def test_a_body_without_a_length_is_not_read(site: Site) -> None:
@@ -272,7 +272,7 @@ async def test_without_a_secret_there_are_no_development_tokens(site: Site, tmp_
     keys.write_text('{"keys":[{"kty":"OKP","crv":"Ed25519","x":"' + "A" * 43 + '"}]}')
     async with extra_edge(site, tmp_path / "e", jwt_secret="", jwt_jwks=str(keys)) as edge:
         status, text = await fetch(edge, "/v1/dev/token", b'{"user_id":"alice"}')
-        assert (status, json.loads(text)["error"]["code"]) == (404, "not_found")
+        assert (status, json.loads(text)["code"]) == (404, "not_found")
 
 
 # --- everything else ---
@@ -282,7 +282,14 @@ async def test_other_paths_and_methods_are_refused(site: Site) -> None:
     edge = site.edges[0]
     assert (await fetch(edge, "/nowhere"))[0] == 404
     assert (await fetch(edge, "/ws/chat"))[0] in (404, 426)
-    assert (await fetch(edge, "/v1/dev/token"))[0] == 405
+    status, text = await fetch(edge, "/v1/dev/token")
+    assert (status, json.loads(text)["code"]) == (405, "invalid")
+    status, text = await fetch(edge, "/v1/nothing/here")
+    assert (status, json.loads(text)["type"], json.loads(text)["code"]) == (
+        404,
+        "error",
+        "not_found",
+    )
     assert (await fetch(edge, "/healthz", b"", "DELETE"))[0] == 405
 
 
