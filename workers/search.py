@@ -64,7 +64,7 @@ class Finder:
         self.searches += 1
         try:
             chats = await self._chats(asked)
-            if not chats:
+            if not chats or _is_only_signs(asked.query):
                 return query.Hits(hits=[], total=0)
             question = Question(
                 text=asked.query,
@@ -154,6 +154,11 @@ class Finder:
         yield counter("hikyaku_query_search_failures_total", text, self.failures)
         text = "Time of a search that was answered."
         yield histogram("hikyaku_query_search_seconds", text, self._times)
+
+
+def _is_only_signs(text: str) -> bool:
+    """Whether something is asked for that no word has: to a search server that is to ask nothing."""
+    return bool(text.strip()) and not any(map(str.isalnum, text))
 
 
 def _failure(error: SearchError) -> Failure:

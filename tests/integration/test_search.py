@@ -67,6 +67,19 @@ async def test_both_find_a_message_as_history_has_it(site: SearchSite) -> None:
             assert hit["replies"] == 1
 
 
+async def test_signs_alone_find_nothing(site: SearchSite) -> None:
+    alice, bob = names("alice", "bob")
+    secret = word()
+    async with Clients() as connect:
+        a = await connect(site.edges[0], alice)
+        said = await a.say(bob, f"{secret} !!! 😀")
+        await until_found(a, secret, [said["message_id"]])
+        for signs in ("!!!", "😀", "-", "\0", '"', "、"):
+            found = await search(a, signs)
+            assert (found["hits"], found["total"]) == ([], 0), signs
+        assert (await search(a, " "))["total"] == 1
+
+
 async def test_by_http_and_by_the_client(site: SearchSite) -> None:
     alice, bob = names("alice", "bob")
     secret = word()
