@@ -13,15 +13,15 @@ _UNORDERED = ("filterableAttributes", "sortableAttributes", "displayedAttributes
 def settings(locales: tuple[str, ...]) -> Settings:
     """What an index must be set to; `locales` are ISO 639-3 codes, none leaves it to the server.
 
-    Among messages that fit as well, the newest comes first. Numbers (of tickets, of telephones)
-    are found only as they were written.
+    Among messages that fit as well, the newest by the log comes first. Numbers (of tickets, of
+    telephones) are found only as they were written.
     """
     return {
         "searchableAttributes": ["content"],
         "filterableAttributes": ["chat", "from", "at", "seq"],
         "sortableAttributes": ["at", "seq"],
         "displayedAttributes": ["id", "edited", "content"],
-        "rankingRules": ["words", "typo", "proximity", "sort", "exactness", "at:desc"],
+        "rankingRules": ["words", "typo", "proximity", "sort", "exactness", "seq:desc"],
         "typoTolerance": {
             "enabled": True,
             "minWordSizeForTypos": {"oneTypo": 5, "twoTypos": 9},

@@ -157,7 +157,7 @@ class Finder:
 
 
 def _is_only_signs(text: str) -> bool:
-    """Whether something is asked for that no word has: to a search server that is to ask nothing."""
+    """Whether it asks for what no word has, which a search server takes for asking nothing."""
     return bool(text.strip()) and not any(map(str.isalnum, text))
 
 

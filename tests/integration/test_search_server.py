@@ -106,7 +106,7 @@ async def test_an_index_is_set_up_once_and_mended(server: Search, indexes: Index
         await client.finished(spoiled.task_uid)
         await indexes.ensure(1)
         settings = await client.call(lambda c: index_of(c, "messages-1").get_settings())
-        assert "at:desc" in settings["rankingRules"]
+        assert "seq:desc" in settings["rankingRules"]
         assert sorted(settings["filterableAttributes"]) == ["at", "chat", "from", "seq"]
     await asyncio.gather(*(indexes.ensure(2) for _ in range(3)))
     assert await indexes.numbers() == [1, 2]
