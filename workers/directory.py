@@ -302,26 +302,26 @@ class DirectoryWorker:
         return seq
 
     async def _publish_entry(self, entry: OutboxEntry) -> int:
-        """Publish what of it is not in the log; the last seq."""
-        aged = time.time() - entry.at / 1000 > AGED_S
+        """Publish what of it is not in the log, in its order; the last seq."""
+        if time.time() - entry.at / 1000 > AGED_S:
+            return max([await self._publish_aged(entry, *each) for each in identified(entry)])
         publishing = [
-            self._publish_once(entry, subject, data, msg_id, aged=aged)
+            self._committer.commit(subject, data, msg_id=msg_id)
             for msg_id, subject, data in identified(entry)
         ]
-        seqs = await asyncio.gather(*publishing, return_exceptions=True)
-        for seq in seqs:
-            if isinstance(seq, BaseException):
-                raise seq
-        return max(seq for seq in seqs if not isinstance(seq, BaseException))
+        outcomes = await asyncio.gather(*publishing, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return max(each.seq for each in outcomes if not isinstance(each, BaseException))
 
-    async def _publish_once(
-        self, entry: OutboxEntry, subject: str, data: bytes, msg_id: str, *, aged: bool
+    async def _publish_aged(
+        self, entry: OutboxEntry, msg_id: str, subject: str, data: bytes
     ) -> int:
         """An earlier attempt may have stored it, so long ago that JetStream does not know it."""
-        if aged:
-            since_s = entry.at / 1000 - CLOCKS_S
-            if seq := await self._log.find(subject, msg_id, since_s=since_s):
-                return seq
+        since_s = entry.at / 1000 - CLOCKS_S
+        if seq := await self._log.find(subject, msg_id, since_s=since_s):
+            return seq
         return (await self._committer.commit(subject, data, msg_id=msg_id)).seq
 
     async def _sweep(self) -> None:
