@@ -98,15 +98,13 @@ class Here:
             return
         if not local.connections:
             del self._users[token]
-            if not local.setting.hidden:
-                self._put_seen(token)
+            self._put_parting(token, local.setting)
         self._writer.put(subjects.connection_key(token, self._lease.edge, connection), b"")
 
     def leave(self) -> None:
         """The edge stops: nobody is here any more."""
         for token, local in self._users.items():
-            if not local.setting.hidden:
-                self._put_seen(token)
+            self._put_parting(token, local.setting)
             for connection in local.connections:
                 key = subjects.connection_key(token, self._lease.edge, connection)
                 self._writer.put(key, b"")
@@ -148,16 +146,20 @@ class Here:
     async def _arrive(self, batch: list["Session"]) -> None:
         known: dict[str, State] = {}
         choices: dict[str, int] = {}
+        lately: set[str] = set()
         self._recent = dict.fromkeys(each.user.token for each in batch)
         async for part in self._reader.read(self._recent.keys()):
             for token, keys in part.keys.items():
                 known[token] = self._elsewhere(keys)
                 if "set" in keys and keys["set"].data:
                     choices[token] = keys["set"].seq
+                if presence.left_lately((key, value.data) for key, value in keys.items()):
+                    lately.add(token)
         for session in batch:
             token = session.user.token
             others = self._others(token, known[token])
-            if not others and token in choices:
+            kept = bool(others) or token in lately
+            if not kept and token in choices:
                 await self._lapse(token, choices.pop(token))
             arrived = self._arriving.pop(session, None)
             if arrived is None:
@@ -166,7 +168,7 @@ class Here:
             if local is None:
                 local = self._users[token] = _Local()
                 recent = self._recent[token]  # chosen on another edge since we read
-                before = known[token].setting if others else NOTHING
+                before = known[token].setting if kept else NOTHING
                 local.setting = before if recent is None else recent
             status = presence.status_on_arrival(others)
             self._say(token, local, session.id, Connection(since=unix_ms(), status=status))
@@ -184,13 +186,27 @@ class Here:
         return [*elsewhere.connections, *(local.connections.values() if local else ())]
 
     async def _lapse(self, token: str, revision: int) -> None:
-        """What a user chose ends when the user comes back after all connections were gone."""
+        """What a user chose ends when the user comes back after a longer time."""
         try:
             await self._bucket.purge(subjects.setting_key(token), revision=revision)
         except Conflict:
             _log.debug("a newer choice stands")
 
     # --- choosing ---
+
+    def unless_hidden(self, session: "Session", action: Callable[[], None]) -> None:
+        """Do what shows others that the user is there, once it is known that it may be shown."""
+
+        def known(_: object = None) -> None:
+            local = self._users.get(session.user.token)
+            if local is not None and not local.setting.hidden:
+                action()
+
+        arriving = self._arriving.get(session)
+        if arriving is None:
+            known()
+        else:
+            arriving.add_done_callback(known)
 
     async def choose(
         self,
@@ -228,6 +244,12 @@ class Here:
         local.connections[connection] = value
         key = subjects.connection_key(token, self._lease.edge, connection)
         return self._writer.put(key, _encode(value))
+
+    def _put_parting(self, token: str, setting: Setting) -> None:
+        if setting != NOTHING:
+            self._writer.put(subjects.left_key(token), b"1", ttl_s=presence.KEPT_S)
+        if not setting.hidden:
+            self._put_seen(token)
 
     def _put_seen(self, token: str) -> None:
         # Before what makes the user vanish, so that whoever watches sees one change.
