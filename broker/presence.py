@@ -7,6 +7,8 @@ Kinds of keys, all beginning with the user's token:
 * `<user>.set`: what the user has chosen to be on all devices; it lapses when the user comes
   back after all connections were gone for longer than `KEPT_S`;
 * `<user>.left`: there for so long after a connection of a user who has chosen something ended;
+* `<user>.lost.<connection>`: there for a minute after a connection ended without a word from the
+  client, for pushes of what it may not have got;
 * `<user>.seen`: when the user was last here; forgotten after 90 days.
 
 See `docs/architecture.md`.
@@ -28,6 +30,8 @@ from .streams import Stream, followed_bucket
 BUCKET = "presence"
 SEEN_TTL_S = 90 * 86_400
 USERS_A_READ = 100
+LOST = "lost"
+LOST_TTL_S = 60
 KEPT_S = 300
 """What a user has chosen outlives a gap of this length, in which no device was there."""
 
@@ -59,6 +63,12 @@ class Seen(Struct):
     """When a user was last here, in Unix milliseconds."""
 
     at: int
+
+
+class Lost(Struct):
+    """A connection that ended without a word: for how long the client had been silent then."""
+
+    silent_s: float
 
 
 class State(NamedTuple):

@@ -19,7 +19,7 @@ from broker.errors import BrokerError, Conflict, Unavailable
 from broker.key_writer import KeyWriter
 from broker.lease import EdgeLease, LivingEdges
 from broker.mirror import Value
-from broker.presence import NOTHING, Connection, PresenceReader, Seen, Setting, State
+from broker.presence import NOTHING, Connection, Lost, PresenceReader, Seen, Setting, State
 from broker.snowflake import unix_ms
 
 if TYPE_CHECKING:
@@ -90,15 +90,21 @@ class Here:
         if arriving is not None:
             arriving.cancel()
             return
-        asyncio.get_running_loop().call_later(GRACE_S, self._gone, session.user.token, session.id)
+        asyncio.get_running_loop().call_later(
+            GRACE_S, self._gone, session.user.token, session.id, session.unsure_since
+        )
 
-    def _gone(self, token: str, connection: str) -> None:
+    def _gone(self, token: str, connection: str, unsure_since: float | None) -> None:
         local = self._users.get(token)
         if local is None or local.connections.pop(connection, None) is None:
             return
         if not local.connections:
             del self._users[token]
             self._put_parting(token, local.setting)
+        if unsure_since is not None:
+            lost = Lost(asyncio.get_running_loop().time() - unsure_since)
+            key = subjects.lost_key(token, connection)
+            self._writer.put(key, _encode(lost), ttl_s=presence.LOST_TTL_S)
         self._writer.put(subjects.connection_key(token, self._lease.edge, connection), b"")
 
     def leave(self) -> None:
