@@ -8,7 +8,7 @@ import pytest
 
 from tests.chat import Chat, Clients, names
 from tests.push_services import Browser
-from tests.pushing import World
+from tests.pushing import WITHIN_S, World
 from tests.servers import eventually
 
 pytestmark = pytest.mark.anyio
@@ -47,13 +47,13 @@ async def living(*clients: Chat) -> AsyncIterator[None]:
             each.cancel()
 
 
+def skipped(world: World, reason: str = "online") -> float:
+    return world.metric("notify_skipped_total", reason=reason)
+
+
 async def passed(world: World, count: float) -> None:
-    """Wait until so many more were not pushed because the user was here."""
-    await eventually(lambda: world.metric("notify_skipped_total", reason="online") >= count)
-
-
-def online(world: World) -> float:
-    return world.metric("notify_skipped_total", reason="online")
+    """Wait until so many were not pushed because the user was here."""
+    await eventually(lambda: skipped(world) >= count)
 
 
 def bodies(browser: Browser) -> list[str]:
@@ -68,19 +68,23 @@ async def pushed(world: World, sender: Chat, to: str) -> None:
     await world.settled()
 
 
-async def test_what_came_before_the_edge_noticed_is_pushed_once(world: World) -> None:
+@pytest.mark.parametrize("reads", [True, False])
+async def test_what_came_before_the_edge_noticed_is_pushed_once(world: World, reads: bool) -> None:
+    """Whether the client takes note of the end, or hears nothing at all any more."""
     alice, bob = names("alice", "bob")
     browser = await world.browser(bob)
     async with Clients() as connect:
         a = await connect(world.site.edges[0], alice)
         b = await connect(world.site.edges[1], bob)
+        if not reads:
+            b.socket.transport.pause_reading()
         async with living(a):
-            before = online(world)
+            before = skipped(world)
             await a.say(bob, "into the void")
             await passed(world, before + 1)
             assert bodies(browser) == []
-            assert (await b.closed())[0] == 4101
-            await eventually(lambda: bodies(browser) == ["into the void"])
+            assert not reads or (await b.closed())[0] == 4101
+            await eventually(lambda: bodies(browser) == ["into the void"], within_s=WITHIN_S)
             await a.say(bob, "while away")
             await eventually(lambda: len(browser.got) == 2)
             assert bodies(browser) == ["into the void", "while away"]
@@ -94,7 +98,7 @@ async def test_what_a_device_had_got_is_not_pushed(world: World) -> None:
         a = await connect(world.site.edges[0], alice)
         b, c, d = [await connect(world.site.edges[1], each) for each in (bob, carol, dave)]
         async with living(a):
-            before = online(world)
+            before = skipped(world)
             ack = await a.say(bob, "delivered")
             chat = {"chat_id": ack["chat_id"], "last_delivered_msg_id": ack["message_id"]}
             await b.send("delivery_receipt", **chat)
@@ -107,7 +111,7 @@ async def test_what_a_device_had_got_is_not_pushed(world: World) -> None:
                 await c.send("pong")
             for each in (b, c):
                 assert (await each.closed())[0] == 4101
-            await eventually(lambda: world.metric("notify_skipped_total", reason="delivered") == 1)
+            await eventually(lambda: skipped(world, "delivered") == 1, within_s=WITHIN_S)
             await pushed(world, a, eve)
         assert [bodies(each) for each in browsers] == [[], [], []]
 
@@ -120,7 +124,7 @@ async def test_a_connection_that_broke_is_looked_at_at_once(world: World) -> Non
         b = await connect(world.site.edges[1], bob)
         c, stays = [await connect(edge, carol) for edge in world.site.edges]
         async with living(a, stays):
-            before = online(world)
+            before = skipped(world)
             await a.say(bob, "lost")
             await a.say(carol, "there on another device")
             await passed(world, before + 2)

@@ -1,5 +1,6 @@
 """What a user has chosen to be: how long it lasts, and that an invisible user is not given away."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,10 @@ async def test_a_choice_outlives_a_short_gap_without_any_device(site: Site) -> N
         assert await told(watching, alice) == before
 
 
-async def test_a_choice_outlives_the_death_of_an_edge(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_choice_outlives_the_end_of_an_edge(
+    site: Site, tmp_path: Path, end: signal.Signals
+) -> None:
     edge = new_edge(site, tmp_path, presence_lease_s=str(LEASE_S))
     try:
         await edge.start()
@@ -99,7 +103,7 @@ async def test_a_choice_outlives_the_death_of_an_edge(site: Site, tmp_path: Path
             before = await told(watching, alice)
             busy = await connect(edge, bob)
             await choose(busy, "dnd")
-            edge.process.kill()
+            edge.process.send(end)
 
             async def swept() -> bool:
                 return not await keys(site, f"{alice}.*.*") and not await keys(site, f"{bob}.*.*")
