@@ -88,6 +88,7 @@ async def test_what_came_before_the_edge_noticed_is_pushed_once(world: World, re
             await a.say(bob, "while away")
             await eventually(lambda: len(browser.got) == 2)
             assert bodies(browser) == ["into the void", "while away"]
+            b.abort()
 
 
 async def test_what_a_device_had_got_is_not_pushed(world: World) -> None:
