@@ -1,7 +1,8 @@
 """Removes what edges left that ended without a word: their connections in the bucket `presence`.
 
 Nobody looks at those any more once the lease has ended; this keeps the bucket small, and notes when
-the users were last seen. Any edge may do it; a claim keeps two from doing the same work.
+the users were last seen, and who may come back as what they had chosen to be. Any edge may do it; a
+claim keeps two from doing the same work.
 """
 
 import logging
@@ -58,6 +59,9 @@ class Janitor:
                 for user, keys in part.keys.items():
                     values = ((key, value.data) for key, value in keys.items())
                     known = presence.state(values, living)
+                    if known.setting != presence.NOTHING:
+                        key = subjects.left_key(user)
+                        number = self._writer.put(key, b"1", ttl_s=presence.KEPT_S)
                     if not known.setting.hidden and (known.seen or 0) < heard_ms:
                         data = msgspec.json.encode(presence.Seen(heard_ms))
                         key = subjects.seen_key(user)

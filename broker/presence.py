@@ -1,11 +1,14 @@
 """Who is here: the bucket `presence`, and what its keys say of a user, as pure functions.
 
-Three kinds of keys, all beginning with the user's token:
+Kinds of keys, all beginning with the user's token:
 
 * `<user>.<edge>.<connection>`: a connection, put when it comes and removed when it goes. It counts
   only while its edge holds its lease (`broker.lease`), so nothing is renewed for each user;
 * `<user>.set`: what the user has chosen to be on all devices; it lapses when the user comes
-  back after all connections were gone;
+  back after all connections were gone for longer than `KEPT_S`;
+* `<user>.left`: there for so long after a connection of a user who has chosen something ended;
+* `<user>.lost.<connection>`: there for a minute after a connection ended without a word from the
+  client, for pushes of what it may not have got;
 * `<user>.seen`: when the user was last here; forgotten after 90 days.
 
 See `docs/architecture.md`.
@@ -27,6 +30,10 @@ from .streams import Stream, followed_bucket
 BUCKET = "presence"
 SEEN_TTL_S = 90 * 86_400
 USERS_A_READ = 100
+LOST = "lost"
+LOST_TTL_S = 60
+KEPT_S = 300
+"""What a user has chosen outlives a gap of this length, in which no device was there."""
 
 Status = Literal["online", "away", "dnd", "invisible", "offline"]
 Choice = Literal["online", "away", "dnd", "invisible"]
@@ -56,6 +63,12 @@ class Seen(Struct):
     """When a user was last here, in Unix milliseconds."""
 
     at: int
+
+
+class Lost(Struct):
+    """A connection that ended without a word: for how long the client had been silent then."""
+
+    silent_s: float
 
 
 class State(NamedTuple):
@@ -108,6 +121,14 @@ def before(values: Iterable[tuple[str, bytes]], living: Container[str], key: str
             begun.append((_decode_connection(data).since, each))
     own = next((since for since, each in begun if each == key), None)
     return sum(one < (own, key) for one in begun) if own is not None else 0
+
+
+def left_lately(values: Iterable[tuple[str, bytes]]) -> bool:
+    """Whether someone of whom no connection counts was there up to `KEPT_S` ago.
+
+    A key of a connection that does not count is one of an edge that died, or is being removed.
+    """
+    return any(data and key not in ("set", "seen") for key, data in values)
 
 
 def setting(data: bytes) -> Setting:

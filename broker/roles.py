@@ -157,8 +157,12 @@ ROLES = (
         "notify",
         *_consumes("notify"),
         _how_far("persist"),
-        *_reads_buckets(lease.BUCKET, pointers.BUCKET, presence.BUCKET),
-        subscribe=(f"{SERVICE}notify.*", f"{LIVE}{lease.BUCKET}.*"),
+        *_reads_buckets(lease.BUCKET, pointers.BUCKET, pointers.DELIVERED, presence.BUCKET),
+        subscribe=(
+            f"{SERVICE}notify.*",
+            f"{LIVE}{lease.BUCKET}.*",
+            f"{LIVE}{presence.BUCKET}.*.{presence.LOST}.*",
+        ),
         answers=True,
     ),
     _role(

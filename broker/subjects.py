@@ -110,6 +110,16 @@ def seen_key(user_token: str) -> str:
     return f"{user_token}.seen"
 
 
+def lost_key(user_token: str, connection: str) -> str:
+    """Key of a connection that ended without a word, in the bucket `presence`."""
+    return f"{user_token}.lost.{connection}"
+
+
+def left_key(user_token: str) -> str:
+    """Key of who left a short time ago and had chosen something, in the bucket `presence`."""
+    return f"{user_token}.left"
+
+
 def edge_id(name: str, unique: str) -> str:
     """The id of one start of an edge: a token that no other start has."""
     return encode(name, "edge")[:64] + "-" + unique

@@ -385,6 +385,7 @@ def worker_config(settings: Settings, role: str = OPERATOR) -> WorkerConfig:
         files=files_config(settings),
         group_members=settings.group_members,
         presence_lease_s=settings.presence_lease_s,
+        pong_timeout_s=settings.pong_timeout_s,
         link_parcels_per_s=settings.link_parcels_per_s,
         push=push_config(settings),
         health_port=settings.worker_health_port,

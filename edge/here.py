@@ -19,7 +19,7 @@ from broker.errors import BrokerError, Conflict, Unavailable
 from broker.key_writer import KeyWriter
 from broker.lease import EdgeLease, LivingEdges
 from broker.mirror import Value
-from broker.presence import NOTHING, Connection, PresenceReader, Seen, Setting, State
+from broker.presence import NOTHING, Connection, Lost, PresenceReader, Seen, Setting, State
 from broker.snowflake import unix_ms
 
 if TYPE_CHECKING:
@@ -90,23 +90,27 @@ class Here:
         if arriving is not None:
             arriving.cancel()
             return
-        asyncio.get_running_loop().call_later(GRACE_S, self._gone, session.user.token, session.id)
+        asyncio.get_running_loop().call_later(
+            GRACE_S, self._gone, session.user.token, session.id, session.unsure_since
+        )
 
-    def _gone(self, token: str, connection: str) -> None:
+    def _gone(self, token: str, connection: str, unsure_since: float | None) -> None:
         local = self._users.get(token)
         if local is None or local.connections.pop(connection, None) is None:
             return
         if not local.connections:
             del self._users[token]
-            if not local.setting.hidden:
-                self._put_seen(token)
+            self._put_parting(token, local.setting)
+        if unsure_since is not None:
+            lost = Lost(asyncio.get_running_loop().time() - unsure_since)
+            key = subjects.lost_key(token, connection)
+            self._writer.put(key, _encode(lost), ttl_s=presence.LOST_TTL_S)
         self._writer.put(subjects.connection_key(token, self._lease.edge, connection), b"")
 
     def leave(self) -> None:
         """The edge stops: nobody is here any more."""
         for token, local in self._users.items():
-            if not local.setting.hidden:
-                self._put_seen(token)
+            self._put_parting(token, local.setting)
             for connection in local.connections:
                 key = subjects.connection_key(token, self._lease.edge, connection)
                 self._writer.put(key, b"")
@@ -148,16 +152,20 @@ class Here:
     async def _arrive(self, batch: list["Session"]) -> None:
         known: dict[str, State] = {}
         choices: dict[str, int] = {}
+        lately: set[str] = set()
         self._recent = dict.fromkeys(each.user.token for each in batch)
         async for part in self._reader.read(self._recent.keys()):
             for token, keys in part.keys.items():
                 known[token] = self._elsewhere(keys)
                 if "set" in keys and keys["set"].data:
                     choices[token] = keys["set"].seq
+                if presence.left_lately((key, value.data) for key, value in keys.items()):
+                    lately.add(token)
         for session in batch:
             token = session.user.token
             others = self._others(token, known[token])
-            if not others and token in choices:
+            kept = bool(others) or token in lately
+            if not kept and token in choices:
                 await self._lapse(token, choices.pop(token))
             arrived = self._arriving.pop(session, None)
             if arrived is None:
@@ -166,7 +174,7 @@ class Here:
             if local is None:
                 local = self._users[token] = _Local()
                 recent = self._recent[token]  # chosen on another edge since we read
-                before = known[token].setting if others else NOTHING
+                before = known[token].setting if kept else NOTHING
                 local.setting = before if recent is None else recent
             status = presence.status_on_arrival(others)
             self._say(token, local, session.id, Connection(since=unix_ms(), status=status))
@@ -184,13 +192,27 @@ class Here:
         return [*elsewhere.connections, *(local.connections.values() if local else ())]
 
     async def _lapse(self, token: str, revision: int) -> None:
-        """What a user chose ends when the user comes back after all connections were gone."""
+        """What a user chose ends when the user comes back after a longer time."""
         try:
             await self._bucket.purge(subjects.setting_key(token), revision=revision)
         except Conflict:
             _log.debug("a newer choice stands")
 
     # --- choosing ---
+
+    def unless_hidden(self, session: "Session", action: Callable[[], None]) -> None:
+        """Do what shows others that the user is there, once it is known that it may be shown."""
+
+        def known(_: object = None) -> None:
+            local = self._users.get(session.user.token)
+            if local is not None and not local.setting.hidden:
+                action()
+
+        arriving = self._arriving.get(session)
+        if arriving is None:
+            known()
+        else:
+            arriving.add_done_callback(known)
 
     async def choose(
         self,
@@ -228,6 +250,12 @@ class Here:
         local.connections[connection] = value
         key = subjects.connection_key(token, self._lease.edge, connection)
         return self._writer.put(key, _encode(value))
+
+    def _put_parting(self, token: str, setting: Setting) -> None:
+        if setting != NOTHING:
+            self._writer.put(subjects.left_key(token), b"1", ttl_s=presence.KEPT_S)
+        if not setting.hidden:
+            self._put_seen(token)
 
     def _put_seen(self, token: str) -> None:
         # Before what makes the user vanish, so that whoever watches sees one change.

@@ -9,7 +9,7 @@
 
 import logging
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from broker import events, query, subjects
 from broker.errors import BrokerError, InvalidName
@@ -217,14 +217,21 @@ async def _aged(
         question = query.Chats(user=user_id, limit=CHATS_PAGE, after=last)
         page = await edge.ask_query("chats", question, query.ChatsPage)
         for chat in page.chats:
-            latest = chat["last_message"]
-            if latest is None or latest["seq"] <= after:
+            if _newest(chat) <= after:
                 return found
             if chat["chat_id"] not in there:
                 found.append(Range(chat["chat_id"], after + 1, first_seq - 1))
         if not page.more:
             return found
         last = page.chats[-1]["chat_id"]
+
+
+def _newest(chat: dict[str, Any]) -> int:
+    """Where a chat's newest message stood: past its retention there is no `last_message`."""
+    if "seq" in chat:
+        return int(chat["seq"])
+    latest = chat["last_message"]  # a worker of an older version
+    return latest["seq"] if latest is not None else 0
 
 
 async def _send(

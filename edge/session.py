@@ -197,6 +197,17 @@ class Session(Asker):
         """Whether the connection is about to end."""
         return self._socket.closing
 
+    @property
+    def unsure_since(self) -> float | None:
+        """From when on the client may have got nothing; None if it took part in the end.
+
+        A slow consumer may still be heard while nothing reaches it.
+        """
+        code = self._socket.closed_with
+        if code == CloseCode.SLOW_CONSUMER:
+            return self.edge.now() - self.edge.config.pong_timeout_s
+        return self.heard_at if code == CloseCode.NO_PONG or not self._socket.parted else None
+
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Close the connection; idempotent."""
         if not self._socket.closing:

@@ -99,6 +99,8 @@ class ChatSocket(WebSocketsSansIOProtocol):
         self._late_input = b""
         self.outbox_bytes = 0
         self.closing = False
+        self.closed_with = 0
+        self.parted = False
 
     # --- handshake ---
 
@@ -216,6 +218,7 @@ class ChatSocket(WebSocketsSansIOProtocol):
         if self._receiver is None:
             super().handle_close(event)
             return
+        self.parted = True
         if not self.closing:
             self._start_closing(b"".join(self.conn.data_to_send()))
         self.transport.close()
@@ -273,6 +276,7 @@ class ChatSocket(WebSocketsSansIOProtocol):
         self.flush()
         if self.closing:
             return
+        self.closed_with = code
         if self.conn.state is State.OPEN:  # else the client's close was parsed just now
             self.conn.send_close(code, reason.encode()[:REASON_BYTES].decode(errors="ignore"))
         self._start_closing(b"".join(self.conn.data_to_send()))

@@ -18,6 +18,7 @@ from . import attachments, elsewhere, frames
 
 if TYPE_CHECKING:
     from .asker import Asker
+    from .session import Session
 
 
 def chat(asker: "Asker", request: frames.Chat, now: float) -> None:
@@ -257,8 +258,11 @@ def _answer(
     )
 
 
-def typing(asker: "Asker", request: frames.Typing, now: float) -> None:
-    """Tell who is in the chat that the user types; more often than allowed is dropped."""
+def typing(asker: "Session", request: frames.Typing, now: float) -> None:
+    """Tell who is in the chat that the user types, unless the user is invisible.
+
+    More often than allowed is dropped.
+    """
     if (request.to is None) == (request.group_id is None):
         asker.error("invalid", "exactly one of `to` and `group_id` must be given", request)
         return
@@ -274,7 +278,8 @@ def typing(asker: "Asker", request: frames.Typing, now: float) -> None:
             return
     if asker.user.may_type(chat_id, now, asker.edge.config.limits.typing_interval_s):
         event = frames.TypingEvent(chat_id=chat_id, from_=asker.user.user_id)
-        asker.edge.whisper(chat_id, asker.user.token, frames.encode(event))
+        whisper = partial(asker.edge.whisper, chat_id, asker.user.token, frames.encode(event))
+        asker.edge.presence.here.unless_hidden(asker, whisper)
 
 
 def _message(

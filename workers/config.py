@@ -47,6 +47,7 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     files: FilesConfig = FilesConfig()
     group_members: int = 500
     presence_lease_s: int = 10
+    pong_timeout_s: float = 90.0
     link_parcels_per_s: float = 5000.0
     push: PushConfig = PushConfig()
     health_port: int = 0

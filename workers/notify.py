@@ -31,6 +31,7 @@ from broker.streams import ensure
 from store.errors import StoreError
 from store.pushes import Pushes
 
+from .notify_passed import Passed
 from .notify_plan import Fresh, Planner
 from .persist import decoded
 from .push.delivery import Delivery
@@ -52,7 +53,7 @@ FIRST_PAUSE_S = 0.25
 LAST_PAUSE_S = 3.0
 COUNTED = 10_000
 
-SKIPPED = ("online", "no_device", "muted", "quiet", "read", "deleted", "old")
+SKIPPED = ("online", "no_device", "muted", "quiet", "read", "delivered", "deleted", "old")
 """Why a message is not pushed."""
 
 NAME = "notify"
@@ -78,6 +79,7 @@ class NotifyWorker:
         bus: Bus,
         living: LivingEdges,
         planner: Planner,
+        passed: Passed,
         pushes: Pushes,
         deliveries: Iterable[Delivery],
         dead: DeadLetters,
@@ -89,6 +91,7 @@ class NotifyWorker:
         self._bus = bus
         self._living = living
         self._planner = planner
+        self._passed = passed
         self._pushes = pushes
         self._deliveries = {each.provider.name: each for each in deliveries}
         self._dead = dead
@@ -98,7 +101,7 @@ class NotifyWorker:
         self._puller = Puller(bus, CONSUMER)
         self._held: deque[_Held] = deque()
         self._moved = asyncio.Event()
-        self._edges_changed = asyncio.Event()
+        self._doubted = asyncio.Event()
         self._counts: Counter[str] = Counter()
         self._lag = Lag()
         self._waiting = dict.fromkeys(self._deliveries, (0, 0.0))
@@ -111,7 +114,7 @@ class NotifyWorker:
                 group.create_task(self._repeat("the log", self._read))
                 group.create_task(self._repeat("planning", self._plan))
                 group.create_task(self._repeat("chats of many", self._tell_news))
-                group.create_task(self._repeat("edges that died", self._tell_left))
+                group.create_task(self._repeat("those who vanished", self._tell_left))
                 group.create_task(self._repeat("watching", self._watch))
                 for each in self._deliveries.values():
                     group.create_task(each.run())
@@ -267,16 +270,28 @@ class NotifyWorker:
 
     def edges_changed(self) -> None:
         """An edge came or went."""
-        self._edges_changed.set()
+        self._passed.doubt_edges()
+        self._doubted.set()
+
+    def connection_lost(self, token: str, connection: str, silent_s: float) -> None:
+        """A user's connection ended without a word, after so long a silence."""
+        if self._passed.lost(token, connection, silent_s, asyncio.get_running_loop().time()):
+            self._doubted.set()
+
+    def reconnected(self) -> None:
+        """What was told of connections while NATS was away was missed."""
+        self._passed.doubt_all()
+        self._doubted.set()
 
     async def _tell_left(self) -> None:
-        """Plan for users of an edge that had died while it still seemed to live."""
-        await self._edges_changed.wait()
-        self._edges_changed.clear()
+        """Plan for users whose edge or connection had died while it still seemed to live."""
+        await self._doubted.wait()
+        self._doubted.clear()
+        await self._know_edges()
         try:
             await self._planner.plan_left()
         except (StoreError, BrokerError):
-            self._edges_changed.set()
+            self._doubted.set()
             raise
 
     async def _watch(self) -> None:
@@ -304,6 +319,10 @@ class NotifyWorker:
         text = "Messages that wait a moment before they are pushed."
         yield gauge("hikyaku_notify_held", text, len(self._held))
         skipped = {reason: self._planner.skipped[reason] for reason in SKIPPED}
+        text = "Messages not pushed as their users are here, until that is sure."
+        yield gauge("hikyaku_notify_passed", text, len(self._passed))
+        text = "Such messages that were forgotten before that, as there were too many."
+        yield counter("hikyaku_notify_forgotten_total", text, self._passed.forgotten)
         text = "Pushes that are not needed, by reason."
         yield counter("hikyaku_notify_skipped_total", text, skipped, "reason")
         yield counter("hikyaku_push_planned_total", "Pushes planned.", self._planner.planned)

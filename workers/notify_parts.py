@@ -4,9 +4,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
+import msgspec
 from prometheus_client import Metric
 
-from broker import notify, subjects
+from broker import notify, presence, subjects
 from broker.bus import Bus
 from broker.dead import DeadLetters
 from broker.following import following
@@ -22,6 +23,7 @@ from .config import WorkerConfig
 from .notify import CONSUMER, NotifyWorker
 from .notify_answers import NotifyAnswers
 from .notify_note import Notes
+from .notify_passed import Passed
 from .notify_plan import SITE, SITE_DEVICE, Planner
 from .push.apns import Apns
 from .push.config import PushConfig
@@ -32,6 +34,8 @@ from .push.http import Http
 from .push.provider import Gone, Provider, Push
 from .push.webhook import Webhook
 from .push.webpush import WebPush
+
+_LIVE = f"{subjects.LIVE}{presence.BUCKET}."
 
 _log = logging.getLogger("hikyaku.notify")
 
@@ -86,6 +90,7 @@ class NotifyParts:
 
     def __init__(self, config: WorkerConfig, database: Database, live: Bus, asking: Bus):
         push = config.push
+        self._live = live
         self._asking = asking
         self._providers = Providers(push)
         self._devices = Devices(database)
@@ -100,6 +105,9 @@ class NotifyParts:
             content=push.content,
             site=self._providers.site,
         )
+        passed = Passed(
+            self._living, lease_s=config.presence_lease_s, pong_timeout_s=config.pong_timeout_s
+        )
         planner = Planner(
             asking,
             self._living,
@@ -107,7 +115,7 @@ class NotifyParts:
             pushes=self._pushes,
             audience=audience,
             coalesce_s=push.coalesce_s,
-            lease_s=config.presence_lease_s,
+            passed=passed,
             away_counts=not push.when_away,
             site=self._providers.site is not None,
             on_planned=self._wake,
@@ -129,6 +137,7 @@ class NotifyParts:
             asking,
             self._living,
             planner,
+            passed,
             self._pushes,
             deliveries,
             DeadLetters(asking),
@@ -153,6 +162,9 @@ class NotifyParts:
     async def __aenter__(self) -> "NotifyParts":
         await ensure(self._asking, [], [CONSUMER])
         async with AsyncExitStack() as stack:
+            sid = self._live.subscribe(f"{_LIVE}*.{presence.LOST}.*", self._on_lost)
+            stack.callback(self._live.unsubscribe, sid)
+            stack.callback(self._live.on_connect(self.worker.reconnected))
             for each in (self._providers, self._living, self._answers):
                 await stack.enter_async_context(each)
             self._stack = stack.pop_all()
@@ -168,6 +180,12 @@ class NotifyParts:
 
     def _on_edges(self) -> None:
         self.worker.edges_changed()
+
+    def _on_lost(self, subject: bytes, _: bytes, _header: bytes | None, data: bytes) -> None:
+        token, _lost, connection = subject[len(_LIVE) :].decode().split(".")
+        if data:  # else the note has served its time
+            silent_s = msgspec.json.decode(data, type=presence.Lost).silent_s
+            self.worker.connection_lost(token, connection, silent_s)
 
     def _wake(self, providers: set[str]) -> None:
         self.worker.wake(providers)

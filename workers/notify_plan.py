@@ -5,7 +5,7 @@ MongoDB and to NATS, whatever the number of users. Planning the same messages ag
 """
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -15,7 +15,8 @@ from broker.bus import Bus
 from broker.fanout import is_large
 from broker.lease import LivingEdges
 from broker.log import Log
-from broker.pointers import Of, Pointers
+from broker.mirror import Value
+from broker.pointers import DELIVERED, Of, Pointers
 from broker.presence import PresenceReader, State
 from store.audience import Audience, GroupInfo
 from store.devices import DEFAULTS, DeviceRecord, Devices
@@ -23,6 +24,7 @@ from store.errors import StoreUnavailable
 from store.pushes import News, Pushes, PushRecord, key_of
 
 from . import notify_rules as rules
+from .notify_passed import Ask, Passed
 from .notify_rules import When
 
 SITE_DEVICE = "*"
@@ -35,9 +37,6 @@ MOST_MEMBERS = 10_000
 """Of a group; `HIKYAKU_GROUP_MEMBERS` allows no more."""
 
 CHANGES_READ = 1000
-PASSED = 20_000
-LATE_S = 5.0
-"""The end of an edge's lease is known here at the latest so long after it."""
 
 
 class Fresh(NamedTuple):
@@ -46,30 +45,6 @@ class Fresh(NamedTuple):
     seq: int
     event: events.Message
     until_ms: int
-
-
-class _Ask(NamedTuple):
-    """A message that a user may be told of."""
-
-    user: str
-    mention: bool
-    chat_id: str
-    group: GroupInfo | None
-    message_id: int
-    seq: int
-    until_ms: int
-
-    @property
-    def kind(self) -> str:
-        return "dm" if self.group is None else self.group.kind
-
-
-class _Passed(NamedTuple):
-    """A message whose user was here, on these edges; `until` is monotonic."""
-
-    ask: _Ask
-    edges: set[str]
-    until: float
 
 
 class Planner:
@@ -84,12 +59,12 @@ class Planner:
         pushes: Pushes,
         audience: Audience,
         coalesce_s: float,
-        lease_s: float,
+        passed: Passed,
         away_counts: bool,
         site: bool,
         on_planned: Callable[[set[str]], None],
     ):
-        """`site`: all users are pushed to by the site's webhook, too. `lease_s` is an edge's.
+        """`site`: all users are pushed to by the site's webhook, too.
 
         `on_planned` is called with the providers for which there is something to send.
         """
@@ -97,17 +72,17 @@ class Planner:
         self._living = living
         self._presence = PresenceReader(bus)
         self._pointers = Pointers(bus)
+        self._delivered = Pointers(bus, DELIVERED)
         self._devices = devices
         self._pushes = pushes
         self._audience = audience
         self._coalesce_s = coalesce_s
-        self._lease_s = lease_s
+        self._passed = passed
         self._away_counts = away_counts
         self._site = site
         self._on_planned = on_planned
         self._members: OrderedDict[str, tuple[int, list[str]]] = OrderedDict()
         self._cached = 0
-        self._passed: deque[_Passed] = deque(maxlen=PASSED)
         self._vips: list[str] = []
         self._vips_at = -VIPS_S
         self.planned = 0
@@ -139,19 +114,30 @@ class Planner:
         await self._tell(await self._asks(await self._standing(fresh)))
 
     async def plan_left(self) -> None:
-        """Plan for those who only seemed to be here: their edges had died, and it is known now."""
+        """Plan for those who only seemed to be here, and have not got what came meanwhile."""
         now = asyncio.get_running_loop().time()
-        passed = [each for each in self._passed if each.until > now]
-        left = [e for e in passed if not any(edge in self._living for edge in e.edges)]
-        gone = set(map(id, left))
-        self._passed = deque((e for e in passed if id(e) not in gone), maxlen=PASSED)
+        doubted = self._passed.doubted(now)
         try:
-            await self._tell([each.ask for each in left], at_once=True)
+            keys = await self._keys({each.ask.user for each in doubted})
+            fates = {each: self._passed.fate(each, keys[each.ask.user], now) for each in doubted}
+            lost = [each.ask for each, fate in fates.items() if fate == "lost"]
+            await self._tell(await self._undelivered(lost), at_once=True)
         except BaseException:
-            self._passed.extend(left)
+            self._passed.doubt(each.token for each in doubted)
             raise
+        self._passed.drop(each for each, fate in fates.items() if fate != "here")
 
-    async def _tell(self, asks: list[_Ask], *, at_once: bool = False) -> None:
+    async def _undelivered(self, asks: list[Ask]) -> list[Ask]:
+        """Without what a device has said that it has."""
+        found = await self._delivered.find({Of(ask.chat_id, ask.user) for ask in asks})
+
+        def has(ask: Ask) -> str | None:
+            pointer = found.get(Of(ask.chat_id, ask.user))
+            return "delivered" if pointer is not None and pointer.seq >= ask.seq else None
+
+        return self._kept(asks, has)
+
+    async def _tell(self, asks: list[Ask], *, at_once: bool = False) -> None:
         """`at_once`: what is told of together is so without another wait."""
         devices = await self._devices_of(asks)
         times = {ask: _when(ask, devices[ask.user]) for ask in asks if ask.user in devices}
@@ -175,14 +161,14 @@ class Planner:
             group = groups.get(ids[each.chat_id])
             if group is not None:
                 message = (each.message_id, each.seq, each.until_ms)
-                asks.append(_Ask(each.user, False, each.chat_id, group, *message))
+                asks.append(Ask(each.user, False, each.chat_id, group, *message))
         asks = await self._members_only(asks)
         devices = await self._devices_of(asks)
         asks = await self._heard(ask for ask in asks if ask.user in devices)
         await self._put(asks, devices)
         await self._pushes.told(news, self._coalesce_s)
 
-    async def _put(self, asks: list[_Ask], devices: dict[str, list[DeviceRecord]]) -> None:
+    async def _put(self, asks: list[Ask], devices: dict[str, list[DeviceRecord]]) -> None:
         records = [
             PushRecord(
                 key_of(ask.message_id, each.user, each.device),
@@ -225,7 +211,7 @@ class Planner:
         page = await self._log.read(chat, seq + 1, CHANGES_READ)
         return {found for each in page.events if (found := _deletion(each.data))}
 
-    async def _asks(self, fresh: list[Fresh]) -> list[_Ask]:
+    async def _asks(self, fresh: list[Fresh]) -> list[Ask]:
         told = {each.event.group_id for each in fresh if isinstance(each.event, events.GroupChat)}
         groups = await self._audience.groups(told)
         large = any(is_large(each.size, each.kind) for each in groups.values())
@@ -239,7 +225,7 @@ class Planner:
             else:
                 users = rules.readers_of_dm(event)
             message = (event.chat_id, group, int(event.id), each.seq, each.until_ms)
-            asks += [_Ask(user, user in event.mentions, *message) for user in users]
+            asks += [Ask(user, user in event.mentions, *message) for user in users]
         return asks
 
     async def _of_group(
@@ -263,7 +249,7 @@ class Planner:
             self._cached -= len(dropped)
         return members
 
-    async def _members_only(self, asks: list[_Ask]) -> list[_Ask]:
+    async def _members_only(self, asks: list[Ask]) -> list[Ask]:
         kept = []
         for group in {ask.group for ask in asks if ask.group is not None}:
             there = [ask for ask in asks if ask.group == group]
@@ -282,7 +268,7 @@ class Planner:
             self._vips, self._vips_at = await self._devices.vips(), now
         return self._vips
 
-    async def _devices_of(self, asks: list[_Ask]) -> dict[str, list[DeviceRecord]]:
+    async def _devices_of(self, asks: list[Ask]) -> dict[str, list[DeviceRecord]]:
         users = {ask.user for ask in asks}
         found = await self._devices.of(users)
         if self._site:
@@ -294,16 +280,16 @@ class Planner:
 
     # --- what users want ---
 
-    async def _heard(self, found: Iterable[_Ask]) -> list[_Ask]:
+    async def _heard(self, found: Iterable[Ask]) -> list[Ask]:
         """Without those whose users are here, want none now, or have read the message."""
         asks = list(found)
-        known, edges = await self._states({ask.user for ask in asks})
-        until = asyncio.get_running_loop().time() + self._lease_s + LATE_S
+        known, connections = await self._states({ask.user for ask in asks})
+        passed_at = asyncio.get_running_loop().time()
 
-        def here(ask: _Ask) -> str | None:
+        def here(ask: Ask) -> str | None:
             if not rules.is_here(known[ask.user], away_counts=self._away_counts):
                 return None
-            self._passed.append(_Passed(ask, edges[ask.user], until))
+            self._passed.add(ask, connections[ask.user], passed_at)
             return "online"
 
         asks = self._kept(asks, here)
@@ -311,7 +297,7 @@ class Planner:
         muting = await self._muting(asks)
         now = datetime.now(UTC)
 
-        def silenced(ask: _Ask) -> str | None:
+        def silenced(ask: Ask) -> str | None:
             user = ask.user
             own = settings.get(user, DEFAULTS)
             muted = ask.chat_id in own.muted or (ask.chat_id, user) in muting
@@ -321,13 +307,13 @@ class Planner:
         asks = self._kept(asks, silenced)
         read = await self._pointers.find({Of(ask.chat_id, ask.user) for ask in asks})
 
-        def seen(ask: _Ask) -> str | None:
+        def seen(ask: Ask) -> str | None:
             pointer = read.get(Of(ask.chat_id, ask.user))
             return "read" if pointer is not None and pointer.seq >= ask.seq else None
 
         return self._kept(asks, seen)
 
-    def _kept(self, asks: list[_Ask], why_not: Callable[[_Ask], str | None]) -> list[_Ask]:
+    def _kept(self, asks: list[Ask], why_not: Callable[[Ask], str | None]) -> list[Ask]:
         kept = []
         for ask in asks:
             reason = why_not(ask)
@@ -338,19 +324,26 @@ class Planner:
         return kept
 
     async def _states(self, users: set[str]) -> tuple[dict[str, State], dict[str, set[str]]]:
-        """What is known of users, and on which living edges they are."""
-        tokens = {subjects.encode(user): user for user in users}
+        """What is known of users, and by which connections they are here."""
         states: dict[str, State] = {}
-        edges: dict[str, set[str]] = {}
-        async for part in self._presence.read(tokens):
-            for token, keys in part.keys.items():
-                values = [(key, value.data) for key, value in keys.items()]
-                states[tokens[token]] = presence.state(values, self._living)
-                named = {key.partition(".")[0] for key, data in values if data}
-                edges[tokens[token]] = {edge for edge in named if edge in self._living}
-        return states, edges
+        connections: dict[str, set[str]] = {}
+        # Only when all is read, so that what was told of connections meanwhile counts.
+        for user, keys in (await self._keys(users)).items():
+            counting = connections[user] = set(self._passed.connections(keys))
+            values = ((key, each.data) for key, each in keys.items())
+            kept = ((key, data) for key, data in values if "." not in key or key in counting)
+            states[user] = presence.state(kept, self._living)
+        return states, connections
 
-    async def _muting(self, asks: list[_Ask]) -> set[tuple[str, str]]:
+    async def _keys(self, users: set[str]) -> dict[str, dict[str, Value]]:
+        """Users' keys in the bucket `presence`."""
+        tokens = {subjects.encode(user): user for user in users}
+        found: dict[str, dict[str, Value]] = {}
+        async for part in self._presence.read(tokens):
+            found.update({tokens[token]: keys for token, keys in part.keys.items()})
+        return found
+
+    async def _muting(self, asks: list[Ask]) -> set[tuple[str, str]]:
         users: dict[tuple[str, str], set[str]] = {}
         for ask in asks:
             if ask.group is not None:
@@ -362,7 +355,7 @@ class Planner:
         return {(chat, user) for chat, muting in zip(chats, found, strict=True) for user in muting}
 
 
-def _when(ask: _Ask, devices: list[DeviceRecord]) -> When | None:
+def _when(ask: Ask, devices: list[DeviceRecord]) -> When | None:
     """When the user is told; VIP is who registered a device with such a token."""
     if ask.group is None:
         return "now"

@@ -327,6 +327,7 @@ def _chat(
         "chat_id": chat.chat_id,
         "kind": chat.kind,
         "name": chat.name,
+        "seq": chat.seq,
         "last_message": preview,
         "unread": counts.get(chat.chat_id, 0),
         "last_read_msg_id": pointer.id if pointer is not None else None,

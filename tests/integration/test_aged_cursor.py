@@ -5,6 +5,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from store.archive_hot import Hot
+from store.config import StoreConfig
+from store.database import connect as connect_database
 from tests.brokers import make_bus
 from tests.chat import Clients, names
 from tests.servers import Site
@@ -37,6 +40,33 @@ async def test_every_chat_with_news_is_in_missing(fresh_site: Site, tmp_path: Pa
         assert before["chat_id"] not in missing
         read = await again.ask("history", chat_id=gone["chat_id"])
         assert [each["content"] for each in read["messages"]] == ["only in MongoDB"]
+
+
+async def test_a_chat_past_its_retention_hides_no_other(fresh_site: Site) -> None:
+    site = fresh_site
+    await site.start()
+    alice, bob, carol, dave = names("alice", "bob", "carol", "dave")
+    async with Clients() as connect:
+        a = await connect(site.edges[0], alice)
+        b = await connect(site.edges[1], bob)
+        c = await connect(site.edges[1], carol)
+        group = await c.group(alice)
+        await a.until("member_added")
+        before = await a.say(dave, "seen already")
+        cursor = f"{a.welcome['epoch']}:{before['seq']}"
+        await a.close()
+        gone = await b.say(alice, "only in MongoDB")
+        short = await c.tell(group["group_id"], "kept for a day only")
+        await purge(site)
+        async with connect_database(StoreConfig(url=site.mongo.url)) as database:
+            assert await Hot(database).expire(short["chat_id"], 2**62) == 1
+        listed = await c.ask("chats")
+        assert [(e["seq"], e["last_message"]) for e in listed["chats"]] == [(short["seq"], None)]
+        again = await connect(site.edges[0], alice, cursor=cursor)
+        done = await again.until("caught_up")
+        assert again.contents() == []
+        missing = {each["chat_id"] for each in done["missing"]}
+        assert missing == {gone["chat_id"], short["chat_id"]}
 
 
 async def purge(site: Site) -> None:

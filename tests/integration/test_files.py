@@ -261,6 +261,9 @@ async def test_parts_of_a_file(site: FileSite) -> None:
             ("bytes=0-0", 0, 1),
             ("bytes=999999-", 999_999, 1_000_000),
             ("bytes=-100", 999_900, 1_000_000),
+            ("bytes=0-", 0, 1_000_000),
+            ("bytes=0-999999", 0, 1_000_000),
+            ("bytes=-2000000", 0, 1_000_000),
             ("bytes=300000-700000", 300_000, 700_001),
         ]:
             part = await a.get(file, Range=asked)

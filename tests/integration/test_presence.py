@@ -157,37 +157,6 @@ async def test_away_only_when_all_devices_are(site: Site) -> None:
         await watching.until("presence", user_id=alice, status="online")
 
 
-async def test_a_choice_survives_reconnects_while_a_device_lives(site: Site) -> None:
-    async with friends(site, "alice") as (connect, watching, [alice]):
-        await watch(watching, alice)
-        one = await connect(site.edges[0], alice)
-        assert await choose(one, "dnd", text="in a meeting") == {
-            "status": "dnd",
-            "text": "in a meeting",
-            **NEVER,
-        }
-        await watching.until("presence", status="dnd", text="in a meeting", last_seen=None)
-        two = await connect(site.edges[1], alice)
-        await choose(two, "dnd")  # without a text it stays
-        await one.close()
-        one = await connect(site.edges[0], alice)
-        await choose(one, "dnd")
-        await two.close()
-        assert (await told(watching, alice))[-1] == ("dnd", "in a meeting")
-        assert ("offline", "") not in await told(watching, alice)
-        await one.close()
-        await watching.until("presence", user_id=alice, status="offline")
-        again = await connect(site.edges[0], alice)
-        await watching.until("presence", user_id=alice, status="online", text="")
-        assert await choose(again, "online", text="back") == {**ONLINE, "text": "back"}
-        assert (await told(watching, alice))[-3:] == [
-            ("offline", ""),
-            ("online", ""),
-            ("online", "back"),
-        ]
-        assert (await choose(again, "online", text=""))["text"] == ""
-
-
 async def test_a_device_that_changes_its_connection_is_there_all_the_time(site: Site) -> None:
     async with friends(site, "alice") as (connect, watching, [alice]):
         device = await connect(site.edges[0], alice)

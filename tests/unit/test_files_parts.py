@@ -163,14 +163,19 @@ def test_ranges(asked: str | None, part: tuple[int, int] | None) -> None:
 def test_a_range_only_of_the_same_file(condition: str, partial: bool) -> None:
     found = wanted({"range": "bytes=2-4", "if-range": condition}, TAG, 10)
     assert found is not None
-    assert found.whole is not partial
+    assert found.asked is partial
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-", "bytes=0-9", "bytes=0-99", "bytes=-10", "bytes=-99"])
+def test_a_range_of_all_of_it_is_a_range(asked: str) -> None:
+    assert wanted({"range": asked}, TAG, 10) == (0, 10, 10, True)
 
 
 def test_of_nothing_there_is_no_part() -> None:
     assert wanted({"range": "bytes=0-"}, TAG, 0) is None
     whole = wanted({}, TAG, 0)
     assert whole is not None
-    assert whole.whole
+    assert not whole.asked
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class Downloads:
         etag = headers["ETag"]
         if not_modified(request.headers, etag):
             return _unchanged(headers)
-        part = Part(0, size, size)
+        part = Part(0, size, size, asked=False)
         if request.method == "GET":
             asked = wanted(request.headers, etag, size)
             if asked is None:
@@ -125,9 +125,9 @@ class Downloads:
                 raise Refused("invalid", message, status=416, headers=there)
             part = asked
         headers["Content-Length"] = str(part.end - part.start)
-        if not part.whole:
+        if part.asked:
             headers["Content-Range"] = part.content_range
-        status = 200 if part.whole else 206
+        status = 206 if part.asked else 200
         if request.method == "HEAD":
             return Response(status_code=status, headers=headers)
         if self.now >= AT_ONCE:

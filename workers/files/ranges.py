@@ -9,16 +9,15 @@ _TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 
 class Part(NamedTuple):
-    """The bytes from `start` to before `end` of `size`."""
+    """The bytes from `start` to before `end` of `size`; `asked`: a range named them.
+
+    Players look at the status to know whether they can seek, also when the range is all of it.
+    """
 
     start: int
     end: int
     size: int
-
-    @property
-    def whole(self) -> bool:
-        """Whether it is all of it."""
-        return self.start == 0 and self.end == self.size
+    asked: bool = True
 
     @property
     def content_range(self) -> str:
@@ -39,7 +38,7 @@ def wanted(headers: Mapping[str, str], etag: str, size: int) -> Part | None:
 
     Several parts, or what is no range, are answered whole, as the RFC allows.
     """
-    whole = Part(0, size, size)
+    whole = Part(0, size, size, asked=False)
     found = _RANGE.fullmatch(headers.get("range", ""))
     if found is None or not any(found.groups()) or not _may(headers, etag):
         return whole
