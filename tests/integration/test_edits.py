@@ -175,11 +175,11 @@ async def test_reactions_have_limits(site: Site) -> None:
         for number in range(20):
             await done(b, "react", said, emoji=str(number))
         change = {"chat_id": said["chat_id"], "message_id": said["message_id"]}
-        more = await b.write("react", emoji="one more", **change)
+        more = await b.write("react", emoji="one-more", **change)
         assert (more["code"], more["message"][:6]) == ("invalid", "emoji:")
         await done(b, "react", said, emoji="3", remove=True)
         await done(b, "react", said, emoji="3")
-        await done(a, "react", said, emoji="one more")
+        await done(a, "react", said, emoji="one-more")
         found = await last_message(b, said["chat_id"])
         assert len(found["reactions"]) == 21
 
