@@ -23,7 +23,7 @@ from broker.renaming import renamed, renamed_chat
 from broker.sites import Names, Sites
 from broker.snowflake import unix_ms
 from store.errors import StoreError
-from store.mirrored import Mirrored
+from store.mirrored import Mirrored, Place
 
 from .copies import Copier, Copy
 from .homing import Homing, Members
@@ -195,8 +195,12 @@ class Taker:
             now = unix_ms()
             # Where to look for what is stored already: since ever.
             taken = Taken(at=1, old=known.epoch or known.old, believe=now + int(BELIEVE_S * 1000))
+            # If its log was set back, what it tells has places of which more is known here.
+            await self._mirrored.begin_anew(peer)
             await self._links.take(peer, "in", taken)
             self._inboxes[peer] = _Inbox(taken)
+        except StoreError as error:
+            raise Unavailable(str(error)) from error
         finally:
             inbox.busy = False
 
@@ -234,6 +238,8 @@ class _Work:
         try:
             parcel = outbox.decode(data)
             if isinstance(parcel, outbox.Telling):
+                if not (0 <= parcel.seq < 2**63 and 0 <= parcel.part < 2**31):
+                    raise NotTheirs("no place in a log")
                 if (parcel.seq, parcel.part) <= (self.told, self.part):
                     return  # It was put into the outbox twice.
                 self.told, self.part = parcel.seq, parcel.part
@@ -297,7 +303,7 @@ class _Work:
                 raise NotTheirs(f"{event.from_!r} of this site did not write it")
         elif isinstance(event, events.Membership) and chat_id.startswith("group."):
             await self.flush()
-            await self._changed(event)
+            await self._changed(event, _place(parcel))
         else:
             raise NotTheirs(f"no event of a chat: {type(event).__name__}")
         self._copies.append(copy)
@@ -314,18 +320,16 @@ class _Work:
             if subjects.encode(event.from_) not in tokens:
                 raise NotTheirs(f"{event.from_!r} is not in the chat {chat_id}")
 
-    async def _changed(self, event: events.Membership) -> None:
-        mirrored = self._taker._mirrored
+    async def _changed(self, event: events.Membership, place: Place) -> None:
+        mirrored, group = self._taker._mirrored, event.group_id
         match event:
             case events.MemberAdded():
-                await mirrored.join(event.group_id, event.kind, event.users)
-                await mirrored.update(event.group_id, name=event.name, size=event.size)
+                users, size, name = event.users, event.size, event.name
+                await mirrored.join(group, place, event.kind, users, size=size, name=name)
             case events.MemberRemoved():
-                await mirrored.remove(event.group_id, event.users)
-                await mirrored.update(event.group_id, size=event.size)
+                await mirrored.remove(group, place, event.users, size=event.size)
             case events.GroupUpdated():
-                await mirrored.update(event.group_id, name=event.name)
-                await mirrored.set_roles(event.group_id, _roles(event.roles))
+                await mirrored.update(group, place, name=event.name, roles=_roles(event.roles))
 
     async def _own(self, parcel: outbox.Own, seq: int) -> None:
         event = renamed(events.decode_own(parcel.data), self._local)
@@ -337,12 +341,11 @@ class _Work:
         if self._names.site_of(event.group_id) != self._peer:
             raise NotTheirs(f"the group {event.group_id!r} does not live there")
         await self.flush()
-        mirrored = self._taker._mirrored
+        mirrored, group, place = self._taker._mirrored, event.group_id, _place(parcel)
         if isinstance(event, events.MemberAdded):
-            await mirrored.join(event.group_id, event.kind, [user])
+            await mirrored.join(group, place, event.kind, [user], size=event.size)
         else:
-            await mirrored.remove(event.group_id, [user])
-        await mirrored.update(event.group_id, size=event.size)
+            await mirrored.remove(group, place, [user], size=event.size)
         self._copies.append(self._copy(subjects.user(user), events.encode(event), seq))
 
     async def _group(self, parcel: outbox.GroupPage) -> None:
@@ -350,16 +353,16 @@ class _Work:
         if self._names.site_of(page.group_id) != self._peer:
             raise NotTheirs(f"the group {page.group_id!r} does not live there")
         await self.flush()
-        mirrored = self._taker._mirrored
-        await mirrored.know(
+        await self._taker._mirrored.know(
             page.group_id,
+            _place(parcel),
             home=self._peer,
             name=page.name,
             kind=page.kind,
             created_by=page.created_by,
             size=page.size,
+            members=page.members,
         )
-        await mirrored.add(page.group_id, page.kind, page.members)
 
     async def _refusal(self, parcel: outbox.Refusal, seq: int) -> None:
         local = renamed(parcel, self._local)
@@ -399,6 +402,10 @@ class _Work:
 def _other(taken: Taken, epoch: str) -> bool:
     """Whether this is not the outbox that is known, or one that is not taken from any more."""
     return epoch != taken.epoch if taken.epoch else epoch == taken.old
+
+
+def _place(parcel: outbox.Telling) -> Place:
+    return Place(parcel.seq, parcel.part)
 
 
 def _roles(roles: dict[str, str] | None) -> dict[str, outbox.Role]:
