@@ -25,7 +25,7 @@ from broker.snowflake import unix_ms
 from store.errors import StoreError
 from store.mirrored import Mirrored, Place
 
-from .copies import Copier, Copy
+from .copies import CLOCKS_MS, Copier, Copy
 from .homing import Homing, Members
 from .limits import Limits
 from .sending import PARCELS, Answer, Batch, Where, digest
@@ -33,9 +33,6 @@ from .submissions import Submissions
 
 _log = logging.getLogger("hikyaku.relay")
 
-
-ALL = 10**12
-"""Of a link that was renewed, any parcel may be stored already, until one is not."""
 
 BELIEVE_S = 3600.0
 
@@ -49,7 +46,7 @@ class _Inbox:
 
     def __init__(self, taken: Taken):
         self.taken = taken
-        self.doubt = ALL if taken.old and not taken.epoch else PARCELS
+        self.doubt = PARCELS
         self.busy = False
 
 
@@ -156,7 +153,7 @@ class Taker:
 
     async def _take(self, peer: str, inbox: _Inbox, batch: Batch) -> None:
         before = inbox.taken
-        work = _Work(self, peer, inbox, batch.epoch)
+        work = _Work(self, peer, inbox)
         # Until all is done: what of it is stored already is looked for when it comes again.
         doubt, inbox.doubt = inbox.doubt, PARCELS
         try:
@@ -193,8 +190,13 @@ class Taker:
             await self._links.taken(peer, "in")
             known = inbox.taken
             now = unix_ms()
-            # Where to look for what is stored already: since ever.
-            taken = Taken(at=1, old=known.epoch or known.old, believe=now + int(BELIEVE_S * 1000))
+            taken = Taken(
+                at=known.at,
+                old=known.epoch or known.old,
+                believe=now + int(BELIEVE_S * 1000),
+                anew=now,
+                known=max(known.told, known.known),
+            )
             # If its log was set back, what it tells has places of which more is known here.
             await self._mirrored.begin_anew(peer)
             await self._links.take(peer, "in", taken)
@@ -217,15 +219,20 @@ class Taker:
 
 
 class _Work:
-    """One batch of one peer. What was gathered is stored by `flush`."""
+    """One batch of one peer. What was gathered is stored by `flush`.
 
-    def __init__(self, taker: Taker, peer: str, inbox: _Inbox, epoch: str):
+    Of a link that was renewed, `_old` are copies that may have been taken before. They are looked
+    for one by one: the peer need not have all that was taken, nor in the same order.
+    """
+
+    def __init__(self, taker: Taker, peer: str, inbox: _Inbox):
         self._taker = taker
-        self._epoch = epoch
         self._peer = peer
         self._inbox = inbox
         self._names: Names = taker._sites.names
         self._copies: list[Copy] = []
+        self._old: set[str] = set()
+        self._ids: dict[str, set[str]] = {}
         self._members: Members = set()
         self.doubting = inbox.doubt > 0
         self._submissions = taker.submissions(peer)
@@ -245,15 +252,15 @@ class _Work:
                 self.told, self.part = parcel.seq, parcel.part
             match parcel:
                 case outbox.Event():
-                    await self._event(parcel, seq)
+                    await self._event(parcel)
                 case outbox.Own():
-                    await self._own(parcel, seq)
+                    await self._own(parcel)
                 case outbox.GroupPage():
                     await self._group(parcel)
                 case outbox.Refusal():
                     await self._refusal(parcel, seq)
                 case outbox.Submitted():
-                    await self._submitted(parcel, seq)
+                    await self._submitted(parcel)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             self._taker.refuse(self._peer, f"not readable: {error}", seq)
         except (InvalidName, NotTheirs) as error:
@@ -266,18 +273,37 @@ class _Work:
         await self._submissions.settle()
 
     async def _store(self, copies: list[Copy]) -> None:
-        known = 0
-        while self.doubting and known < len(copies):
-            self.doubting = await self._there(copies[known])
-            known += self.doubting
-        await self._taker._copier.store(copies[known:])
+        new: list[Copy] = []
+        for copy in copies:
+            if copy.msg_id in self._old:
+                if await self._there(copy):
+                    continue
+            elif self.doubting:
+                # Behind the first one that is not there, none is.
+                self.doubting = await self._there(copy)
+                if self.doubting:
+                    continue
+            new.append(copy)
+        await self._taker._copier.store(new)
 
     async def _there(self, copy: Copy) -> bool:
-        return await self._taker._copier.there(copy, self._inbox.taken.at)
+        copier = self._taker._copier
+        if copy.msg_id not in self._old:
+            return await copier.there(copy, self._inbox.taken.at)
+        if copy.subject not in self._ids:
+            self._ids[copy.subject] = await copier.ids(copy.subject)
+        return copy.msg_id in self._ids[copy.subject]
 
-    def _copy(self, subject: str, data: bytes, seq: int) -> Copy:
-        sender = f"\0site {self._peer}"
-        msg_id = subjects.message_id_header(sender, f"{self._epoch}:{seq}")
+    def _copy(self, subject: str, data: bytes, parcel: outbox.Event | outbox.Own) -> Copy:
+        """Named by the place in the peer's log and what is there: both outlast its outbox."""
+        old = parcel.seq <= self._inbox.taken.known
+        name = f"{parcel.seq}:{parcel.part}:{digest(bytes(parcel.data))}"
+        return self._named(subject, data, name, old=old)
+
+    def _named(self, subject: str, data: bytes, name: str, *, old: bool) -> Copy:
+        msg_id = subjects.message_id_header(f"\0site {self._peer}", name)
+        if old:
+            self._old.add(msg_id)
         return Copy(subject, data, msg_id)
 
     def _local(self, name: str) -> str:
@@ -285,19 +311,19 @@ class _Work:
 
     # --- what happens in chats that live there ---
 
-    async def _event(self, parcel: outbox.Event, seq: int) -> None:
+    async def _event(self, parcel: outbox.Event) -> None:
         chat_id = renamed_chat(parcel.chat_id, self._local)
         if self._names.home_of(chat_id) != self._peer:
             raise NotTheirs(f"the chat {chat_id} does not live there")
         event = renamed(events.decode(parcel.data), self._local)
         if getattr(event, "chat_id", None) != chat_id:
             raise NotTheirs(f"an event of another chat than {chat_id}")
-        copy = self._copy(chat_id, events.encode(event), seq)
+        copy = self._copy(chat_id, events.encode(event), parcel)
         if isinstance(event, events.Message | events.Change):
             self._check_author(event, chat_id)
             if not (
                 await self._returned(event)
-                or (self.doubting and await self._there(copy))
+                or ((self.doubting or copy.msg_id in self._old) and await self._there(copy))
                 or unix_ms() < self._inbox.taken.believe
             ):
                 raise NotTheirs(f"{event.from_!r} of this site did not write it")
@@ -331,7 +357,7 @@ class _Work:
             case events.GroupUpdated():
                 await mirrored.update(group, place, name=event.name, roles=_roles(event.roles))
 
-    async def _own(self, parcel: outbox.Own, seq: int) -> None:
+    async def _own(self, parcel: outbox.Own) -> None:
         event = renamed(events.decode_own(parcel.data), self._local)
         if not isinstance(event, events.MemberAdded | events.MemberRemoved):
             raise NotTheirs("no membership")
@@ -346,7 +372,7 @@ class _Work:
             await mirrored.join(group, place, event.kind, [user], size=event.size)
         else:
             await mirrored.remove(group, place, [user], size=event.size)
-        self._copies.append(self._copy(subjects.user(user), events.encode(event), seq))
+        self._copies.append(self._copy(subjects.user(user), events.encode(event), parcel))
 
     async def _group(self, parcel: outbox.GroupPage) -> None:
         page = renamed(parcel, self._local)
@@ -375,11 +401,15 @@ class _Work:
             code=local.code,
             message=local.message,
         )
-        self._copies.append(self._copy(subjects.user(local.by), events.encode(refused), seq))
+        name = f"{seq}:{digest(outbox.encode(parcel))}"
+        old = self._inbox.taken.anew > 0
+        self._copies.append(
+            self._named(subjects.user(local.by), events.encode(refused), name, old=old)
+        )
 
     # --- what the peer's users write in chats that live here ---
 
-    async def _submitted(self, parcel: outbox.Submitted, seq: int) -> None:
+    async def _submitted(self, parcel: outbox.Submitted) -> None:
         chat_id = renamed_chat(parcel.chat_id, self._local)
         event = renamed(events.decode(parcel.data), self._local)
         if not isinstance(event, events.Message | events.Change) or event.chat_id != chat_id:
@@ -396,6 +426,8 @@ class _Work:
             await self._taker._homing.tell(self._peer, refusal)
             return
         msg_id = subjects.message_id_header(event.from_, event.client_id)
+        if events.decode_identity(parcel.data).at < self._inbox.taken.anew + CLOCKS_MS:
+            self._old.add(msg_id)
         self._copies.append(Copy(chat_id, events.encode(event), msg_id))
 
 
