@@ -71,6 +71,7 @@ class Taker:
         self._sites = linked
         self._mirrored = mirrored
         self._homing = homing
+        self._check = check
         self._copier = Copier(bus, check)
         self._submissions: dict[str, Submissions] = {}
         self._bus = bus
@@ -423,6 +424,7 @@ class _Work:
         refusal = await self._taker._homing.refusal(event, self._members)
         if refusal is not None:
             await self.flush()
+            self._taker._check()
             await self._taker._homing.tell(self._peer, refusal)
             return
         msg_id = subjects.message_id_header(event.from_, event.client_id)
