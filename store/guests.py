@@ -5,7 +5,8 @@ happened, and the log may be looked through long after. So members of other site
 by the events that tell of them, in the log's order, together with the place of the last one.
 
 Collections: `guests` (`group, site, user` unique); in `groups` a group's `told` has the sites that
-are told what happens in it, `told_seq` the place in the log up to which that is so.
+are told what happens in it, `told_seq` the place in the log up to which that is so. One document
+of `guests` (`_id` place) has the epoch and place of the log up to which all of it was put down.
 """
 
 import re
@@ -17,6 +18,7 @@ from pymongo import DeleteOne, UpdateOne
 from .database import Database, Document, Session
 
 BATCH = 1000
+_PLACE = "place"
 
 
 class Told(NamedTuple):
@@ -50,6 +52,18 @@ class Guests:
             if found.sites and not found.seq:
                 await self._begin(group_id, found.sites)
         return found
+
+    async def place(self, epoch: str) -> int | None:
+        """Up to where the log of this epoch was put down; None if it is not known."""
+        with self._database.errors():
+            found = await self._guests.find_one({"_id": _PLACE, "epoch": epoch})
+        return found["seq"] if found else None
+
+    async def reach(self, epoch: str, seq: int) -> None:
+        """It is put down up to this place."""
+        with self._database.errors():
+            update = {"$set": {"epoch": epoch, "seq": seq}}
+            await self._guests.update_one({"_id": _PLACE}, update, upsert=True)
 
     async def any_but(self, group_id: str, site: str, users: Collection[str]) -> bool:
         """Whether anybody of the site is in the group, besides these."""

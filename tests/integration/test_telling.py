@@ -195,6 +195,20 @@ async def test_a_group_of_before(home: Home, stage: Stage) -> None:
     assert await home.look() == [OWN_REMOVED, REMOVED, "bob is a member"]
 
 
+async def test_mongodb_is_older_than_the_place_in_the_log(home: Home, stage: Stage) -> None:
+    """As after a restore of it: who came since is learned from the log, once more."""
+    await home.look()
+    reached = await home.links.reached()
+    await home.create(BOB)
+    assert await home.look() == ["page", OWN_ADDED]
+    await stage.database["guests"].delete_many({"group": home.group})
+    fields = {"told": "", "told_seq": ""}
+    await stage.database["groups"].update_one({"_id": home.group}, {"$unset": fields})
+    await home.mirrored.guests.reach(reached.epoch, reached.seq)
+    await home.say("for osaka")
+    assert await home.look() == ["page", OWN_ADDED, "for osaka"]
+
+
 # --- another log ---
 
 

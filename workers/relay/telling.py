@@ -90,6 +90,10 @@ class Teller:
     async def _follow(self) -> None:
         state = await self._log.state()
         reached = await self._links.reached()
+        place = await self._mirrored.guests.place(reached.epoch)
+        if place is not None and place < reached.seq:
+            # MongoDB was restored and is behind: who was a member is learned again.
+            reached = Reached(epoch=reached.epoch, seq=place)
         if reached.epoch != state.epoch:
             if reached.epoch and reached.epoch not in state.ancestors:
                 self.missed += self.behind
@@ -142,6 +146,7 @@ class Teller:
 
     async def _record(self, epoch: str) -> None:
         if self._position > self._recorded:
+            await self._mirrored.guests.reach(epoch, self._position)
             await self._links.reach(Reached(epoch=epoch, seq=self._position))
             self._recorded = self._position
 
