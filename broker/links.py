@@ -26,7 +26,9 @@ class Taken(Struct, kw_only=True):
 
     Of a link that was renewed: `renewed` makes this site's epoch another one, `old` is the peer's
     epoch that is not taken any more, and until `believe`, in Unix milliseconds, what the peer says
-    that users of this site wrote is taken though it is not in the outbox here.
+    that users of this site wrote is taken though it is not in the outbox here. `anew` is when it
+    was renewed; what the peer told up to the place `known` in its log, and what its users had
+    written by then, may be stored already.
     """
 
     epoch: str = ""
@@ -38,6 +40,8 @@ class Taken(Struct, kw_only=True):
     renewed: str = ""
     old: str = ""
     believe: int = 0
+    anew: int = 0
+    known: int = 0
 
 
 class Reached(Struct, kw_only=True):

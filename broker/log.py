@@ -6,7 +6,7 @@ repeats until it has it. Batched gets end with status 204 and the number still p
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
@@ -232,17 +232,26 @@ class Log:
         Reads all events of the subject since the Unix time `since_s`.
         """
         since = datetime.fromtimestamp(since_s, UTC).isoformat()
-        request: dict[str, object] = {"next_by_subj": subject, "start_time": since}
+        async for seq, known in self._identities({"next_by_subj": subject, "start_time": since}):
+            if known == msg_id:
+                return seq
+        return 0
+
+    async def ids(self, subject: str) -> set[str]:
+        """The `Nats-Msg-Id` of every event of the subject."""
+        return {found async for _, found in self._identities({"next_by_subj": subject, "seq": 1})}
+
+    async def _identities(self, request: dict[str, object]) -> AsyncIterator[tuple[int, str]]:
+        """Seq and `Nats-Msg-Id` of each event, in order."""
         while True:
             request |= {"batch": BATCH, "max_bytes": BATCH_BYTES}
             async with self._batches:
                 found, pending, _ = await self._direct(request, _identified)
-            for seq, known in found:
-                if known == msg_id:
-                    return seq
+            for each in found:
+                yield each
             if not pending or not found:
-                return 0
-            request = {"next_by_subj": subject, "seq": found[-1][0] + 1}
+                return
+            request = {"next_by_subj": request["next_by_subj"], "seq": found[-1][0] + 1}
 
     async def read(self, subject: str, seq: int, limit: int = BATCH) -> Page:
         """At most `limit` events that match `subject`, from `seq` on."""

@@ -86,8 +86,9 @@ class Messages:
         for each in await self._bulk(updates):
             if not each.key:
                 rejected.append(Rejected(updates[each.at][0].seq, each.reason))
-        # What was sent twice with one `client_id` is there already, at its first place.
+        # What was sent twice with one `client_id`, or is in the log twice, is at its first place.
         absent = {inserts[e.at][0].seq for e in refused if e.key != _ID}
+        absent |= await self._elsewhere([entry for entry, _ in again])
         stored = [entry for entry, _ in inserts if entry.seq not in absent]
         await self._touch_chats(stored)
         await self._uses.settle(with_files, entries)
@@ -95,6 +96,20 @@ class Messages:
 
     async def _bulk(self, operations: list[tuple[Entry, Any]]) -> list[bulk.Refusal]:
         return await bulk.write(self._database, self._messages, [each for _, each in operations])
+
+    async def _elsewhere(self, entries: list[Entry]) -> set[int]:
+        """The places of those whose message is at another one."""
+        if not entries:
+            return set()
+        ids = [documents.number(each.event.id) for each in entries]
+        with self._database.errors():
+            cursor = self._messages.find({"_id": {"$in": ids}}, {"seq": 1})
+            places = {each["_id"]: each.get("seq") async for each in cursor}
+        return {
+            each.seq
+            for each, number in zip(entries, ids, strict=True)
+            if places.get(number) not in (None, each.seq)
+        }
 
     async def _touch_chats(self, messages: Iterable[Entry]) -> None:
         """Raise the last sequence of the chats; makes the chat known to its two users."""

@@ -2,19 +2,31 @@
 
 They are in the same collections as the site's own, with their home's name, so that everything that
 reads groups finds them; but only what their home tells changes them. It tells in its order, and the
-same may come again: every change here is one that can be made twice.
+same may come again, or late, from a process that was paused: a group's `place` is where in its
+home's log the last change was, and one that is not behind it changes nothing.
 
-`told` in a group of this site's own has the other sites that are told what happens in it.
+`told` in a group of this site's own has the other sites that are told what happens in it
+(`store.guests`).
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
-from pymongo import UpdateOne
+from bson.int64 import Int64
+from pymongo import DeleteMany, UpdateOne
 
-from .database import Database, Document
+from .database import Database, Document, Session
+from .guests import Guests
 
+Kind = Literal["group", "channel"]
 Role = Literal["owner", "admin", "member"]
-BATCH = 1000
+
+
+class Place(NamedTuple):
+    """Where in the log of a group's home a change of it is."""
+
+    seq: int
+    part: int
 
 
 class Mirrored:
@@ -24,73 +36,99 @@ class Mirrored:
         self._database = database
         self._groups = database["groups"]
         self._members = database["members"]
+        self.guests = Guests(database)
 
     async def know(
-        self, group_id: str, *, home: str, name: str, kind: str, created_by: str, size: int
+        self,
+        group_id: str,
+        place: Place,
+        *,
+        home: str,
+        name: str,
+        kind: Kind,
+        created_by: str,
+        size: int,
+        members: dict[str, Role],
     ) -> None:
-        """There is such a group."""
+        """There is such a group, and these users are in it, with these roles."""
         fields: Document = {"name": name, "kind": kind, "created_by": created_by, "home": home}
-        with self._database.errors():
-            await self._groups.update_one(
-                {"_id": group_id},
-                {"$set": {**fields, "size": size}, "$setOnInsert": {"version": 0}},
-                upsert=True,
-            )
+        roles = {user: {"kind": kind, "role": role} for user, role in members.items()}
+        writes = [
+            UpdateOne({"group": group_id, "user": user}, {"$set": each}, upsert=True)
+            for user, each in roles.items()
+        ]
+        await self._change(group_id, place, {**fields, "size": size}, writes, new=True)
 
-    async def add(self, group_id: str, kind: str, members: dict[str, Role]) -> None:
-        """These users are in it, with these roles."""
-        users = list(members)
-        with self._database.errors():
-            for start in range(0, len(users), BATCH):
-                await self._members.bulk_write(
-                    [
-                        UpdateOne(
-                            {"group": group_id, "user": user},
-                            {"$set": {"kind": kind, "role": members[user]}},
-                            upsert=True,
-                        )
-                        for user in users[start : start + BATCH]
-                    ],
-                    ordered=False,
-                )
-
-    async def join(self, group_id: str, kind: str, users: list[str]) -> None:
+    async def join(
+        self,
+        group_id: str,
+        place: Place,
+        kind: Kind,
+        users: list[str],
+        *,
+        size: int,
+        name: str | None = None,
+    ) -> None:
         """These came; who was in it already keeps the role."""
-        with self._database.errors():
-            for start in range(0, len(users), BATCH):
-                await self._members.bulk_write(
-                    [
-                        UpdateOne(
-                            {"group": group_id, "user": user},
-                            {"$set": {"kind": kind}, "$setOnInsert": {"role": "member"}},
-                            upsert=True,
-                        )
-                        for user in users[start : start + BATCH]
-                    ],
-                    ordered=False,
-                )
+        change = {"$set": {"kind": kind}, "$setOnInsert": {"role": "member"}}
+        writes = [
+            UpdateOne({"group": group_id, "user": user}, change, upsert=True) for user in users
+        ]
+        fields: Document = {"size": size} if name is None else {"size": size, "name": name}
+        await self._change(group_id, place, fields, writes)
 
-    async def remove(self, group_id: str, users: list[str]) -> None:
+    async def remove(self, group_id: str, place: Place, users: list[str], *, size: int) -> None:
         """These users are in it no more."""
-        with self._database.errors():
-            await self._members.delete_many({"group": group_id, "user": {"$in": users}})
+        gone = DeleteMany({"group": group_id, "user": {"$in": users}})
+        await self._change(group_id, place, {"size": size}, [gone])
 
     async def update(
-        self, group_id: str, *, name: str | None = None, size: int | None = None
+        self, group_id: str, place: Place, *, name: str | None, roles: dict[str, Role]
     ) -> None:
-        """Its name or number of members changed."""
-        changed = {"name": name, "size": size}
-        fields = {key: value for key, value in changed.items() if value is not None}
-        if fields:
-            with self._database.errors():
-                await self._groups.update_one({"_id": group_id}, {"$set": fields})
+        """Its name is another, or these members have these roles."""
+        writes = [
+            UpdateOne({"group": group_id, "user": user}, {"$set": {"role": role}})
+            for user, role in roles.items()
+        ]
+        await self._change(group_id, place, {} if name is None else {"name": name}, writes)
 
-    async def set_roles(self, group_id: str, roles: dict[str, Role]) -> None:
-        """These members have these roles."""
+    async def begin_anew(self, home: str) -> None:
+        """Take from the site what it tells of its groups, whatever its place."""
         with self._database.errors():
-            for user, role in roles.items():
-                key = {"group": group_id, "user": user}
-                await self._members.update_one(key, {"$set": {"role": role}})
+            await self._groups.update_many({"home": home}, {"$unset": {"place": ""}})
+
+    async def _change(
+        self,
+        group_id: str,
+        place: Place,
+        fields: Document,
+        writes: Sequence[UpdateOne | DeleteMany],
+        *,
+        new: bool = False,
+    ) -> None:
+        """All of it or, if what is known of the group is of this place or a later one, nothing."""
+        seq, part = place
+        earlier = [
+            {"place": None},
+            {"place.seq": {"$lt": seq}},
+            {"place.seq": seq, "place.part": {"$lt": part}},
+        ]
+        fields = {**fields, "place": {"seq": Int64(seq), "part": part}}
+
+        async def work(session: Session) -> None:
+            known = await self._groups.find_one({"_id": group_id}, {"_id": 1}, session=session)
+            if known is not None:
+                query = {"_id": group_id, "$or": earlier}
+                done = await self._groups.update_one(query, {"$set": fields}, session=session)
+                if not done.matched_count:
+                    return
+            elif new:
+                group = {"_id": group_id, **fields, "version": 0}
+                await self._groups.insert_one(group, session=session)
+            if writes:
+                await self._members.bulk_write(writes, ordered=False, session=session)
+
+        await self._database.transaction(work)
 
     # --- this site's own groups ---
 
@@ -99,12 +137,6 @@ class Mirrored:
         with self._database.errors():
             group = await self._groups.find_one({"_id": group_id}, {"told": 1})
         return set(group.get("told", [])) if group else set()
-
-    async def tell(self, group_id: str, sites: set[str]) -> None:
-        """From now on these sites are told."""
-        with self._database.errors():
-            update = {"$set": {"told": sorted(sites)}}
-            await self._groups.update_one({"_id": group_id}, update)
 
     async def any_of_site(self, group_id: str, site: str) -> bool:
         """Whether a user of the other site is in the group."""

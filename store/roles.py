@@ -55,7 +55,7 @@ ROLES = (
         writes=("devices", "members", "notifications", "push_chats", "pushes"),
         reads=("chats", "groups", "messages"),
     ),
-    Role("relay", writes=("groups", "members"), reads=("log",)),
+    Role("relay", writes=("groups", "guests", "members"), reads=("log",)),
     Role("files", writes=_FILES, reads=("groups", "members", "messages")),
 )
 """All roles but the operator's, which may do anything with the site's database."""

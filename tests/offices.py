@@ -19,6 +19,7 @@ from deploy import certificates, links, local_nats
 
 from .brokers import make_bus
 from .filesite import FileSite
+from .integration.test_backup import hikyaku
 from .ports import free_port
 from .search_servers import SearchServer
 from .searching import search_env
@@ -120,6 +121,22 @@ class Office(FileSite):
         for name in ("nats", "mongo"):
             shutil.rmtree(self._folder / name)
             shutil.copytree(there / name, self._folder / name)
+
+    def lose_data(self) -> None:
+        """Nothing is left but how it is configured; while the site is stopped."""
+        for each in self._nats_folder.iterdir():
+            if each.is_dir() and each.name != LINKS:
+                shutil.rmtree(each)
+        self.mongo.lose()
+
+    async def restore(self, backup: Path) -> None:
+        """Start with what a backup has, after `lose_data`."""
+        await asyncio.gather(self.nats.start(), self.mongo.start())
+        done = await hikyaku(self, "restore", str(backup))
+        assert done.status == 0, done.said
+        processes = (self.worker, self.persist, self.query, *self.edges)
+        await asyncio.gather(*(each.start() for each in processes))
+        await self.relay.start()
 
     def configure(self, hub: Hub) -> None:
         """Name the server, and add the way to the hub."""

@@ -7,6 +7,7 @@ NATS, MongoDB and search run in containers instead: the same tests, with the pro
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,20 +165,29 @@ class Mongo:
     """A real mongod, as a replica set of one."""
 
     def __init__(self, folder: Path):
-        (folder / "data").mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self.port = free_port()
-        service = local_mongo.service(
-            local_mongo.find(), folder, port=self.port, access=mongo_access(), env={}
-        )
-        self.process = server_process(service.command, folder)
-        self._probe = service.probe
+        self._prepare()
         # As the members of a set among themselves: tests look into everything.
         own = f"mongodb://__system:{MONGO_KEY}@"
         self.url = local_mongo.url(self.port).replace("mongodb://", own) + "&authSource=local"
 
+    def _prepare(self) -> None:
+        (self._folder / "data").mkdir(parents=True, exist_ok=True)
+        service = local_mongo.service(
+            local_mongo.find(), self._folder, port=self.port, access=mongo_access(), env={}
+        )
+        self.process = server_process(service.command, self._folder)
+        self._probe = service.probe
+
     async def start(self) -> None:
         self.process.start()
         await until_ready(self.process, self._probe)
+
+    def lose(self) -> None:
+        """All its data, while it is stopped."""
+        shutil.rmtree(self._folder / "data")
+        self._prepare()
 
 
 class Hikyaku:

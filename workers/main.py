@@ -260,7 +260,9 @@ async def run_relay(config: WorkerConfig) -> None:
     async with AsyncExitStack() as stack:
         database, _, asking, keeper = await _begin("relay", config, stack)
         directory = _directory(config, database)
-        await until_ready("MongoDB", directory.ensure)
+        mirrored = Mirrored(database)
+        for each in (directory.ensure, mirrored.guests.ensure):
+            await until_ready("MongoDB", each)
         outside = msgspec.structs.replace(config.broker, role=POSTMAN)
         federation = await stack.enter_async_context(Bus(outside, name="relay federation"))
         await until_ready("NATS", lambda: federation.wait_connected(CONNECT_S))
@@ -272,7 +274,7 @@ async def run_relay(config: WorkerConfig) -> None:
                 asking,
                 federation,
                 directory,
-                Mirrored(database),
+                mirrored,
                 presence_lease_s=config.presence_lease_s,
                 machines=config.broker.machines,
                 parcels_per_s=config.link_parcels_per_s,

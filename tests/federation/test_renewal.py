@@ -100,5 +100,41 @@ async def test_set_back_and_renewed(company: Company, tmp_path: Path, written_fi
             await one.until_link(other, "connected")
 
 
+async def test_what_waited_in_the_backup_comes_once(company: Company, tmp_path: Path) -> None:
+    """It was taken after the backup was made, and the restored outbox has it again."""
+    alice_id, bob_id = names("alice", "bob")
+    tokyo, osaka = company["tokyo"], company["osaka"]
+    waited = [f"waited {number}" for number in range(3)]
+    async with Clients() as connect:
+        alice = await connect(tokyo.edges[0], alice_id)
+        bob = await connect(osaka.edges[0], bob_id)
+        group = (await bob.group(f"{alice_id}@tokyo"))["group_id"]  # It lives at osaka.
+        await alice.until("member_added", WAIT_S)
+        osaka.link.sever()
+        for content in waited:
+            await bob.tell(group, content)
+        osaka.stop()
+        osaka.copy_data(tmp_path / "copy")
+        osaka.link.clear()
+        await osaka.start()
+        await alice.until("group_chat", WAIT_S, content=waited[-1])
+    async with Clients() as connect:
+        alice = await connect(tokyo.edges[0], alice_id)
+        bob = await connect(osaka.edges[0], bob_id)
+        await bob.tell(group, "lost at osaka")
+        await alice.until("group_chat", WAIT_S, content="lost at osaka")
+    osaka.stop()
+    osaka.put_back(tmp_path / "copy")
+    await osaka.start()
+    async with Clients() as connect:
+        alice = await connect(tokyo.edges[0], alice_id)
+        bob = await connect(osaka.edges[0], bob_id)
+        assert "begins anew" in await tokyo.site("renew", "osaka")
+        assert "begins anew" in await osaka.site("renew", "tokyo")
+        await bob.tell(group, "after")
+        await alice.until("group_chat", WAIT_S, content="after")
+        assert alice.contents() == ["after"]
+
+
 async def test_nobody_to_renew_with(company: Company) -> None:
     assert "there is no link" in await company["tokyo"].site("renew", "kyoto")

@@ -10,12 +10,15 @@ import pytest
 from broker import events, subjects
 from broker.consumer import Puller
 from broker.log import STREAM
+from store.documents import Entry
+from store.messages import Messages
 from tests.brokers import api, commit_all
 from tests.metrics import above
 from tests.mirror import (
     behind,
     compare,
     conversation,
+    edited,
     message,
     store_in_log,
     until,
@@ -63,6 +66,28 @@ async def test_everything_once_whatever_comes_again(stage: Stage) -> None:
     assert {each["_id"]: each async for each in stage.database["messages"].find()} == documents
     await compare(stage.bus, stage.database)
     assert metric(first, "consumer_dead_letters_total", consumer="persist") == 0
+
+
+async def test_a_message_that_the_log_has_twice(stage: Stage) -> None:
+    """Its chat's last place is one at which there is a message."""
+    messages = Messages(stage.database)
+    await messages.ensure()
+    said = message("twice", "there", "once")
+    for seq in (7_000_001, 7_000_002, 7_000_001):
+        assert await messages.write([Entry(seq, said)]) == []
+        chat = await stage.database["chats"].find_one({"_id": said.chat_id})
+        assert chat is not None
+        assert chat["seq"] == 7_000_001
+    # Put down by a change first: then it is where it was stored, whatever came before.
+    late = message("twice", "late", "completed")
+    await messages.write([Entry(7_000_004, edited(late, "edited"))])
+    await messages.write([Entry(7_000_003, late)])
+    chat = await stage.database["chats"].find_one({"_id": late.chat_id})
+    assert chat is not None
+    assert chat["seq"] == 7_000_003
+    for each in (said, late):
+        await stage.database["messages"].delete_many({"chat": each.chat_id})
+        await stage.database["chats"].delete_many({"_id": each.chat_id})
 
 
 async def test_killed_between_write_and_acknowledgement(stage: Stage) -> None:

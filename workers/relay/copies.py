@@ -43,6 +43,10 @@ class Copier:
         since_s = max(0.0, (since_ms - CLOCKS_MS) / 1000) if since_ms else time.time() - 86_400
         return await self._log.find(copy.subject, copy.msg_id, since_s=since_s) > 0
 
+    async def ids(self, subject: str) -> set[str]:
+        """The `msg_id` of all that the log has of a subject."""
+        return await self._log.ids(subject)
+
     async def store(self, copies: Sequence[Copy]) -> None:
         """Store them in this order."""
         start = size = 0

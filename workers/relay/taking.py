@@ -23,9 +23,9 @@ from broker.renaming import renamed, renamed_chat
 from broker.sites import Names, Sites
 from broker.snowflake import unix_ms
 from store.errors import StoreError
-from store.mirrored import Mirrored
+from store.mirrored import Mirrored, Place
 
-from .copies import Copier, Copy
+from .copies import CLOCKS_MS, Copier, Copy
 from .homing import Homing, Members
 from .limits import Limits
 from .sending import PARCELS, Answer, Batch, Where, digest
@@ -33,9 +33,6 @@ from .submissions import Submissions
 
 _log = logging.getLogger("hikyaku.relay")
 
-
-ALL = 10**12
-"""Of a link that was renewed, any parcel may be stored already, until one is not."""
 
 BELIEVE_S = 3600.0
 
@@ -49,7 +46,7 @@ class _Inbox:
 
     def __init__(self, taken: Taken):
         self.taken = taken
-        self.doubt = ALL if taken.old and not taken.epoch else PARCELS
+        self.doubt = PARCELS
         self.busy = False
 
 
@@ -74,6 +71,7 @@ class Taker:
         self._sites = linked
         self._mirrored = mirrored
         self._homing = homing
+        self._check = check
         self._copier = Copier(bus, check)
         self._submissions: dict[str, Submissions] = {}
         self._bus = bus
@@ -156,7 +154,7 @@ class Taker:
 
     async def _take(self, peer: str, inbox: _Inbox, batch: Batch) -> None:
         before = inbox.taken
-        work = _Work(self, peer, inbox, batch.epoch)
+        work = _Work(self, peer, inbox)
         # Until all is done: what of it is stored already is looked for when it comes again.
         doubt, inbox.doubt = inbox.doubt, PARCELS
         try:
@@ -193,10 +191,19 @@ class Taker:
             await self._links.taken(peer, "in")
             known = inbox.taken
             now = unix_ms()
-            # Where to look for what is stored already: since ever.
-            taken = Taken(at=1, old=known.epoch or known.old, believe=now + int(BELIEVE_S * 1000))
+            taken = Taken(
+                at=known.at,
+                old=known.epoch or known.old,
+                believe=now + int(BELIEVE_S * 1000),
+                anew=now,
+                known=max(known.told, known.known),
+            )
+            # If its log was set back, what it tells has places of which more is known here.
+            await self._mirrored.begin_anew(peer)
             await self._links.take(peer, "in", taken)
             self._inboxes[peer] = _Inbox(taken)
+        except StoreError as error:
+            raise Unavailable(str(error)) from error
         finally:
             inbox.busy = False
 
@@ -213,15 +220,20 @@ class Taker:
 
 
 class _Work:
-    """One batch of one peer. What was gathered is stored by `flush`."""
+    """One batch of one peer. What was gathered is stored by `flush`.
 
-    def __init__(self, taker: Taker, peer: str, inbox: _Inbox, epoch: str):
+    Of a link that was renewed, `_old` are copies that may have been taken before. They are looked
+    for one by one: the peer need not have all that was taken, nor in the same order.
+    """
+
+    def __init__(self, taker: Taker, peer: str, inbox: _Inbox):
         self._taker = taker
-        self._epoch = epoch
         self._peer = peer
         self._inbox = inbox
         self._names: Names = taker._sites.names
         self._copies: list[Copy] = []
+        self._old: set[str] = set()
+        self._ids: dict[str, set[str]] = {}
         self._members: Members = set()
         self.doubting = inbox.doubt > 0
         self._submissions = taker.submissions(peer)
@@ -234,20 +246,22 @@ class _Work:
         try:
             parcel = outbox.decode(data)
             if isinstance(parcel, outbox.Telling):
+                if not (0 <= parcel.seq < 2**63 and 0 <= parcel.part < 2**31):
+                    raise NotTheirs("no place in a log")
                 if (parcel.seq, parcel.part) <= (self.told, self.part):
                     return  # It was put into the outbox twice.
                 self.told, self.part = parcel.seq, parcel.part
             match parcel:
                 case outbox.Event():
-                    await self._event(parcel, seq)
+                    await self._event(parcel)
                 case outbox.Own():
-                    await self._own(parcel, seq)
+                    await self._own(parcel)
                 case outbox.GroupPage():
                     await self._group(parcel)
                 case outbox.Refusal():
                     await self._refusal(parcel, seq)
                 case outbox.Submitted():
-                    await self._submitted(parcel, seq)
+                    await self._submitted(parcel)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             self._taker.refuse(self._peer, f"not readable: {error}", seq)
         except (InvalidName, NotTheirs) as error:
@@ -260,18 +274,37 @@ class _Work:
         await self._submissions.settle()
 
     async def _store(self, copies: list[Copy]) -> None:
-        known = 0
-        while self.doubting and known < len(copies):
-            self.doubting = await self._there(copies[known])
-            known += self.doubting
-        await self._taker._copier.store(copies[known:])
+        new: list[Copy] = []
+        for copy in copies:
+            if copy.msg_id in self._old:
+                if await self._there(copy):
+                    continue
+            elif self.doubting:
+                # Behind the first one that is not there, none is.
+                self.doubting = await self._there(copy)
+                if self.doubting:
+                    continue
+            new.append(copy)
+        await self._taker._copier.store(new)
 
     async def _there(self, copy: Copy) -> bool:
-        return await self._taker._copier.there(copy, self._inbox.taken.at)
+        copier = self._taker._copier
+        if copy.msg_id not in self._old:
+            return await copier.there(copy, self._inbox.taken.at)
+        if copy.subject not in self._ids:
+            self._ids[copy.subject] = await copier.ids(copy.subject)
+        return copy.msg_id in self._ids[copy.subject]
 
-    def _copy(self, subject: str, data: bytes, seq: int) -> Copy:
-        sender = f"\0site {self._peer}"
-        msg_id = subjects.message_id_header(sender, f"{self._epoch}:{seq}")
+    def _copy(self, subject: str, data: bytes, parcel: outbox.Event | outbox.Own) -> Copy:
+        """Named by the place in the peer's log and what is there: both outlast its outbox."""
+        old = parcel.seq <= self._inbox.taken.known
+        name = f"{parcel.seq}:{parcel.part}:{digest(bytes(parcel.data))}"
+        return self._named(subject, data, name, old=old)
+
+    def _named(self, subject: str, data: bytes, name: str, *, old: bool) -> Copy:
+        msg_id = subjects.message_id_header(f"\0site {self._peer}", name)
+        if old:
+            self._old.add(msg_id)
         return Copy(subject, data, msg_id)
 
     def _local(self, name: str) -> str:
@@ -279,25 +312,25 @@ class _Work:
 
     # --- what happens in chats that live there ---
 
-    async def _event(self, parcel: outbox.Event, seq: int) -> None:
+    async def _event(self, parcel: outbox.Event) -> None:
         chat_id = renamed_chat(parcel.chat_id, self._local)
         if self._names.home_of(chat_id) != self._peer:
             raise NotTheirs(f"the chat {chat_id} does not live there")
         event = renamed(events.decode(parcel.data), self._local)
         if getattr(event, "chat_id", None) != chat_id:
             raise NotTheirs(f"an event of another chat than {chat_id}")
-        copy = self._copy(chat_id, events.encode(event), seq)
+        copy = self._copy(chat_id, events.encode(event), parcel)
         if isinstance(event, events.Message | events.Change):
             self._check_author(event, chat_id)
             if not (
                 await self._returned(event)
-                or (self.doubting and await self._there(copy))
+                or ((self.doubting or copy.msg_id in self._old) and await self._there(copy))
                 or unix_ms() < self._inbox.taken.believe
             ):
                 raise NotTheirs(f"{event.from_!r} of this site did not write it")
         elif isinstance(event, events.Membership) and chat_id.startswith("group."):
             await self.flush()
-            await self._changed(event)
+            await self._changed(event, _place(parcel))
         else:
             raise NotTheirs(f"no event of a chat: {type(event).__name__}")
         self._copies.append(copy)
@@ -314,20 +347,18 @@ class _Work:
             if subjects.encode(event.from_) not in tokens:
                 raise NotTheirs(f"{event.from_!r} is not in the chat {chat_id}")
 
-    async def _changed(self, event: events.Membership) -> None:
-        mirrored = self._taker._mirrored
+    async def _changed(self, event: events.Membership, place: Place) -> None:
+        mirrored, group = self._taker._mirrored, event.group_id
         match event:
             case events.MemberAdded():
-                await mirrored.join(event.group_id, event.kind, event.users)
-                await mirrored.update(event.group_id, name=event.name, size=event.size)
+                users, size, name = event.users, event.size, event.name
+                await mirrored.join(group, place, event.kind, users, size=size, name=name)
             case events.MemberRemoved():
-                await mirrored.remove(event.group_id, event.users)
-                await mirrored.update(event.group_id, size=event.size)
+                await mirrored.remove(group, place, event.users, size=event.size)
             case events.GroupUpdated():
-                await mirrored.update(event.group_id, name=event.name)
-                await mirrored.set_roles(event.group_id, _roles(event.roles))
+                await mirrored.update(group, place, name=event.name, roles=_roles(event.roles))
 
-    async def _own(self, parcel: outbox.Own, seq: int) -> None:
+    async def _own(self, parcel: outbox.Own) -> None:
         event = renamed(events.decode_own(parcel.data), self._local)
         if not isinstance(event, events.MemberAdded | events.MemberRemoved):
             raise NotTheirs("no membership")
@@ -337,29 +368,28 @@ class _Work:
         if self._names.site_of(event.group_id) != self._peer:
             raise NotTheirs(f"the group {event.group_id!r} does not live there")
         await self.flush()
-        mirrored = self._taker._mirrored
+        mirrored, group, place = self._taker._mirrored, event.group_id, _place(parcel)
         if isinstance(event, events.MemberAdded):
-            await mirrored.join(event.group_id, event.kind, [user])
+            await mirrored.join(group, place, event.kind, [user], size=event.size)
         else:
-            await mirrored.remove(event.group_id, [user])
-        await mirrored.update(event.group_id, size=event.size)
-        self._copies.append(self._copy(subjects.user(user), events.encode(event), seq))
+            await mirrored.remove(group, place, [user], size=event.size)
+        self._copies.append(self._copy(subjects.user(user), events.encode(event), parcel))
 
     async def _group(self, parcel: outbox.GroupPage) -> None:
         page = renamed(parcel, self._local)
         if self._names.site_of(page.group_id) != self._peer:
             raise NotTheirs(f"the group {page.group_id!r} does not live there")
         await self.flush()
-        mirrored = self._taker._mirrored
-        await mirrored.know(
+        await self._taker._mirrored.know(
             page.group_id,
+            _place(parcel),
             home=self._peer,
             name=page.name,
             kind=page.kind,
             created_by=page.created_by,
             size=page.size,
+            members=page.members,
         )
-        await mirrored.add(page.group_id, page.kind, page.members)
 
     async def _refusal(self, parcel: outbox.Refusal, seq: int) -> None:
         local = renamed(parcel, self._local)
@@ -372,11 +402,15 @@ class _Work:
             code=local.code,
             message=local.message,
         )
-        self._copies.append(self._copy(subjects.user(local.by), events.encode(refused), seq))
+        name = f"{seq}:{digest(outbox.encode(parcel))}"
+        old = self._inbox.taken.anew > 0
+        self._copies.append(
+            self._named(subjects.user(local.by), events.encode(refused), name, old=old)
+        )
 
     # --- what the peer's users write in chats that live here ---
 
-    async def _submitted(self, parcel: outbox.Submitted, seq: int) -> None:
+    async def _submitted(self, parcel: outbox.Submitted) -> None:
         chat_id = renamed_chat(parcel.chat_id, self._local)
         event = renamed(events.decode(parcel.data), self._local)
         if not isinstance(event, events.Message | events.Change) or event.chat_id != chat_id:
@@ -390,15 +424,22 @@ class _Work:
         refusal = await self._taker._homing.refusal(event, self._members)
         if refusal is not None:
             await self.flush()
+            self._taker._check()
             await self._taker._homing.tell(self._peer, refusal)
             return
         msg_id = subjects.message_id_header(event.from_, event.client_id)
+        if events.decode_identity(parcel.data).at < self._inbox.taken.anew + CLOCKS_MS:
+            self._old.add(msg_id)
         self._copies.append(Copy(chat_id, events.encode(event), msg_id))
 
 
 def _other(taken: Taken, epoch: str) -> bool:
     """Whether this is not the outbox that is known, or one that is not taken from any more."""
     return epoch != taken.epoch if taken.epoch else epoch == taken.old
+
+
+def _place(parcel: outbox.Telling) -> Place:
+    return Place(parcel.seq, parcel.part)
 
 
 def _roles(roles: dict[str, str] | None) -> dict[str, outbox.Role]:

@@ -10,14 +10,14 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from msgspec import Raw
+from msgspec import Raw, Struct, field
 
 from broker import events, outbox, subjects
 from broker.batch import BATCH, Part, publish_all
 from broker.bus import Bus
 from broker.errors import BrokerError
 from broker.links import Links, Reached
-from broker.log import Log, Stored
+from broker.log import Log, LogState, Stored
 from broker.sites import Sites
 from store.errors import StoreError
 from store.mirrored import Mirrored
@@ -31,6 +31,17 @@ BATCH_BYTES = 1024 * 1024
 PUT_S = 5.0
 
 _log = logging.getLogger("hikyaku.relay")
+
+
+class _Told(Struct):
+    """Which sites are told of a group, and what the log said of it that is not put down yet.
+
+    Of `changed`, users of other sites, it has the site and whether they are in the group.
+    """
+
+    sites: set[str]
+    seq: int
+    changed: dict[str, tuple[str, bool]] = field(default_factory=dict)
 
 
 class Teller:
@@ -50,7 +61,7 @@ class Teller:
         self._links = links
         self._sites = sites
         self._mirrored = mirrored
-        self._told: dict[str, set[str]] = {}
+        self._told: dict[str, _Told] = {}
         self._unrecorded: set[str] = set()
         self._news = asyncio.Event()
         self._position = 0
@@ -79,9 +90,14 @@ class Teller:
     async def _follow(self) -> None:
         state = await self._log.state()
         reached = await self._links.reached()
+        place = await self._mirrored.guests.place(reached.epoch)
+        if place is not None and place < reached.seq:
+            # MongoDB was restored and is behind: who was a member is learned again.
+            reached = Reached(epoch=reached.epoch, seq=place)
         if reached.epoch != state.epoch:
-            # The first time, or another log: what it has was never for anybody else.
-            reached = Reached(epoch=state.epoch, seq=state.last_seq)
+            if reached.epoch and reached.epoch not in state.ancestors:
+                self.missed += self.behind
+            reached = Reached(epoch=state.epoch, seq=_begin(reached, state))
             await self._links.reach(reached)
         self._told.clear()
         self._unrecorded.clear()
@@ -110,8 +126,11 @@ class Teller:
 
     async def _look_for_aged(self, seq: int) -> None:
         """Events may be gone; those that aged before they were told are missed at other sites."""
-        first = (await self._log.state()).first_seq
-        missed = min(first, seq) - self._position - 1
+        state = await self._log.state()
+        first = state.first_seq
+        # What follows the end of a log that was restored, never was.
+        ends = [end + 1 for end in state.ancestors.values() if end >= self._position]
+        missed = min(first, seq, *ends) - self._position - 1
         if first > self._position + 1 and missed > 0:
             self.missed += missed
             _log.error(
@@ -127,6 +146,7 @@ class Teller:
 
     async def _record(self, epoch: str) -> None:
         if self._position > self._recorded:
+            await self._mirrored.guests.reach(epoch, self._position)
             await self._links.reach(Reached(epoch=epoch, seq=self._position))
             self._recorded = self._position
 
@@ -144,16 +164,25 @@ class Teller:
             size += len(part.payload)
         if parts:
             await self._put(parts[start:])
-        # Only now: a successor that begins before this puts the group's description again.
-        for group in self._unrecorded:
-            await self._mirrored.tell(group, self._told[group])
-        self._unrecorded.clear()
+        # Only now: what is put down is of a place up to which all is in the outbox.
+        for group in list(self._unrecorded):
+            await self._settle(group, found[-1].seq)
         self.parcels += len(parts)
         return len(parts)
 
     async def _put(self, parts: list[Part]) -> None:
         self._check()
         await publish_all(self._bus, parts, timeout_s=PUT_S)
+
+    async def _settle(self, group: str, seq: int) -> None:
+        told = self._told[group]
+        if await self._mirrored.guests.settle(group, seq, told.sites, told.changed):
+            told.seq = seq
+            told.changed = {}
+        else:
+            # Another process has the links by now, or the group is not known.
+            del self._told[group]
+        self._unrecorded.discard(group)
 
     # --- who is told what ---
 
@@ -176,8 +205,11 @@ class Teller:
         if self._sites.names.sites_in(stored.subject):
             return {}
         group = subjects.decode(stored.subject[6:])
+        told = await self._told_of(group)
+        if stored.seq <= told.seq:
+            return {}  # It was put into the outbox, before a crash.
         event = outbox.Event(seq=stored.seq, chat_id=stored.subject, data=Raw(stored.data))
-        return {site: [event] for site in await self._sites_of(group) if self._linked(site)}
+        return {site: [event] for site in told.sites if self._linked(site)}
 
     async def _of_user(self, stored: Stored, user: str) -> dict[str, list[outbox.Telling]]:
         """A user of another site comes into a group here, or leaves it."""
@@ -189,17 +221,22 @@ class Teller:
             return {}
         if self._sites.names.site_of(event.group_id) is not None:
             return {}
-        told = await self._sites_of(event.group_id)
+        group = event.group_id
+        told = await self._told_of(group)
+        if stored.seq <= told.seq:
+            return {}
+        self._unrecorded.add(group)
         found: list[outbox.Telling] = []
-        if isinstance(event, events.MemberAdded) and site not in told:
-            found += await self._pages(event.group_id, stored.seq)
-            self._set_told(event.group_id, told | {site})
-        part = len(found)
-        found.append(outbox.Own(seq=stored.seq, part=part, data=Raw(stored.data)))
-        if isinstance(event, events.MemberRemoved) and not await self._mirrored.any_of_site(
-            event.group_id, site
-        ):
-            self._set_told(event.group_id, told - {site})
+        if isinstance(event, events.MemberAdded):
+            if site not in told.sites:
+                found += await self._pages(group, stored.seq)
+            told.sites.add(site)
+            told.changed[user] = site, True
+        else:
+            told.changed[user] = site, False
+            if not await self._any_of(group, told, site):
+                told.sites.discard(site)
+        found.append(outbox.Own(seq=stored.seq, part=len(found), data=Raw(stored.data)))
         return {site: found} if self._linked(site) else {}
 
     async def _pages(self, group_id: str, seq: int) -> list[outbox.Telling]:
@@ -225,19 +262,37 @@ class Teller:
                 return found
             after = members[-1][0]
 
-    async def _sites_of(self, group_id: str) -> set[str]:
-        told = self._told.get(group_id)
+    async def _any_of(self, group: str, told: _Told, site: str) -> bool:
+        """Whether anybody of the site is in the group at this place of the log."""
+        if any(each == (site, True) for each in told.changed.values()):
+            return True
+        return await self._mirrored.guests.any_but(group, site, told.changed)
+
+    async def _told_of(self, group: str) -> _Told:
+        told = self._told.get(group)
         if told is None:
             if len(self._told) >= GROUPS:
                 kept = {group: self._told[group] for group in self._unrecorded}
                 self._told.clear()
                 self._told |= kept
-            told = self._told[group_id] = await self._mirrored.told(group_id)
+            told = self._told[group] = _Told(*await self._mirrored.guests.told(group))
         return told
-
-    def _set_told(self, group_id: str, sites: set[str]) -> None:
-        self._told[group_id] = sites
-        self._unrecorded.add(group_id)
 
     def _linked(self, site: str) -> bool:
         return self._sites.linked(site)
+
+
+def _begin(reached: Reached, state: LogState) -> int:
+    """From where on others are told of this log, when it was another one until now."""
+    if not reached.epoch:
+        # The first time: what it has was never for anybody else.
+        return state.last_seq
+    if reached.epoch in state.ancestors:
+        # It was restored. What is told twice is taken once, for it has its place.
+        return min(reached.seq, state.ancestors[reached.epoch])
+    _log.error(
+        "this is another log than the one of which other sites were told up to %d; what came after"
+        " that in the other one they are not told",
+        reached.seq,
+    )
+    return max(0, state.first_seq - 1)
