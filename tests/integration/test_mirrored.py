@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from broker import subjects
 from store.directory import Directory
 from store.mirrored import Mirrored, Place
 from tests.chat import names
@@ -50,7 +51,10 @@ class Mirror:
 
 @pytest.fixture
 async def mirror(stage: Stage) -> Mirror:
-    await Directory(stage.database, site="tokyo", max_members=9, events_of=None).ensure()
+    directory = Directory(
+        stage.database, site="tokyo", max_members=9, events_of=None, chat_of=subjects.group
+    )
+    await directory.ensure()
     return Mirror(stage)
 
 

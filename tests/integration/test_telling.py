@@ -31,7 +31,11 @@ class Home:
     def __init__(self, stage: Stage):
         self._stage = stage
         self.directory = Directory(
-            stage.database, site="tokyo", max_members=100, events_of=events_of
+            stage.database,
+            site="tokyo",
+            max_members=100,
+            events_of=events_of,
+            chat_of=subjects.group,
         )
         self.mirrored = Mirrored(stage.database)
         self.links = Links(stage.bus)
