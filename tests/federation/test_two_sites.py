@@ -170,9 +170,9 @@ async def test_presence(company: Company) -> None:
         await alice.close()
         assert (await bob.until("presence", status="offline"))["last_seen"]
         alice = await connect(company["tokyo"].edges[1], alice_id)
-        await bob.until("presence", status="online")
+        await bob.until("presence", status="dnd", text="in a meeting")
         link = company["osaka"].link
         link.sever()
         await bob.until("presence", 90, status="offline")
         link.clear()
-        await bob.until("presence", 90, status="online")
+        await bob.until("presence", 90, status="dnd")
