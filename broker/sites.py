@@ -99,6 +99,12 @@ class Names:
         subjects.encode(found, "name")
         return found
 
+    def check_short(self, name: str, field: str) -> None:
+        """Raises `InvalidName` for a user of this site who is named as at other sites."""
+        base, _, site = name.rpartition("@")
+        if base and site == self.own and self.others:
+            raise InvalidName(field, f"users of this site are named without @{site}: {base!r}")
+
     def check_own(self, name: str, field: str) -> None:
         """Raises `InvalidName` for a name of this site that is too long for others."""
         try:

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 async def answer(asker: "Asker", request: Any) -> None:
     """Ask, and push the result once this edge has seen the events of the change."""
-    by = asker.user.user_id
-    verb, question = _question(by, request)
+    verb, question = _question(asker, request)
     if isinstance(question, directory.Members):
         page = await asker.edge.ask_directory(verb, question, directory.MemberPage)
         members = msgspec.to_builtins(page.members)
@@ -26,14 +25,17 @@ async def answer(asker: "Asker", request: Any) -> None:
     asker.push(frames.Result(id=request.id, group=msgspec.to_builtins(changed.group)))
 
 
-def _question(by: str, request: Any) -> tuple[str, Any]:
+def _question(asker: "Asker", request: Any) -> tuple[str, Any]:
     """Verb and question of a group frame. Raises `InvalidName` for an id that can be none."""
+    by, sites = asker.user.user_id, asker.edge.sites
     group_id = request.group_id
     if group_id is not None:
         subjects.encode(group_id, "group_id")
     for field in ("users", "members", "roles"):
         for user in getattr(request, field, None) or ():
             subjects.encode(user, field)
+            if sites is not None:
+                sites.names.check_short(user, field)
     match request:
         case frames.GroupCreate():
             return "create", directory.Create(

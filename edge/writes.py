@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 def chat(asker: "Asker", request: frames.Chat, now: float) -> None:
     """Send a message to one user."""
     try:
+        if asker.edge.sites is not None:
+            asker.edge.sites.names.check_short(request.to, "to")
         chat_id = subjects.dm(asker.user.user_id, request.to)
     except InvalidName as error:
         asker.error("invalid", str(error), request)

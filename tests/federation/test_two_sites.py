@@ -151,6 +151,18 @@ async def test_typing_and_receipts(company: Company) -> None:
         assert found[f"{bob_id}@osaka"]["last_read_msg_id"] == heard["id"]
 
 
+async def test_ones_own_users_are_named_without_the_site(company: Company) -> None:
+    alice_id, bob_id = names("alice", "bob")
+    async with Clients() as connect:
+        alice = await connect(company["tokyo"].edges[0], alice_id)
+        refused = await alice.write("chat", to=f"{bob_id}@tokyo", content="hello")
+        assert (refused["code"], refused["message"][:3]) == ("invalid", "to:")
+        group = {"client_id": "g", "name": "g", "members": [bob_id, f"{bob_id}@tokyo"]}
+        refused = await alice.ask("group_create", **group)
+        assert refused["message"].startswith("members: users of this site are named without @tokyo")
+        assert (await alice.say(f"{bob_id}@example.org", "hello"))["status"] == "sent"
+
+
 async def test_presence(company: Company) -> None:
     alice_id, bob_id = names("alice", "bob")
     far = f"{alice_id}@tokyo"
