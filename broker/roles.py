@@ -180,6 +180,7 @@ ROLES = (
         service("files", "piece"),
         *_reads(outbox.STREAM),
         f"{_API}STREAM.PURGE.{outbox.STREAM}",
+        f"{_API}STREAM.MSG.DELETE.{outbox.STREAM}",
         *_reads_buckets(lease.BUCKET, links.BUCKET, presence.BUCKET, sites.BUCKET),
         *_writes_buckets(lease.BUCKET, links.BUCKET, presence.BUCKET),
         subscribe=(

@@ -1,17 +1,22 @@
 """Parts of the relay without servers: limits, and what is asked about who submits."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import pytest
+from msgspec import Raw
 
-from broker import events, sites, subjects
+from broker import events, outbox, sites, subjects
 from broker.bus import Bus
+from broker.errors import Unavailable
+from broker.log import Page, Stored
 from store.directory import Directory, Role
 from store.errors import NotMember
-from workers.relay import limits
+from workers.relay import limits, submissions
 from workers.relay.homing import Homing, Members
 from workers.relay.limits import Bucket, Limits
+from workers.relay.submissions import Submissions
 
 pytestmark = pytest.mark.anyio
 
@@ -73,6 +78,55 @@ async def test_a_member_is_asked_for_once_a_batch() -> None:
     assert directory.asked == 3
     assert await homing.refusal(_said("bob@osaka", 9), set()) is None
     assert directory.asked == 4
+
+
+class _Lagging:
+    """An outbox with one submission, that a replica has only when it is read the third time."""
+
+    def __init__(self, event: events.GroupChat):
+        parcel = outbox.Submitted(chat_id=event.chat_id, data=Raw(events.encode(event)))
+        self._stored = Stored(7, outbox.submission("osaka", event.chat_id), outbox.encode(parcel))
+        self.read_times = 0
+
+    async def read(self, subject: str, seq: int) -> Page:
+        await asyncio.sleep(0)
+        assert subject == self._stored.subject
+        self.read_times += 1
+        return Page([self._stored] if self.read_times > 2 and seq <= 7 else [], 0)
+
+    async def last_of(self, subject: str) -> int:
+        await asyncio.sleep(0)
+        assert subject == self._stored.subject
+        return 7
+
+
+async def test_what_a_replica_has_not_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = _said("alice", 1)
+    refusal = outbox.Refusal(
+        chat_id=event.chat_id, by="alice", client_id="1", id="1", code="not_member", message=""
+    )
+    asked: list[tuple[Callable[[Submissions], Awaitable[bool]], bool]] = [
+        (lambda found: found.find("osaka", event), True),
+        (lambda found: found.refused("osaka", refusal), True),
+        (lambda found: found.find("osaka", _said("alice", 2)), False),
+    ]
+    for find, there in asked:
+        found = Submissions(cast(Bus, None))
+        log = _Lagging(event)
+        monkeypatch.setattr(found, "_log", log)
+        assert await find(found) is there
+        assert log.read_times >= 3
+
+
+async def test_a_replica_that_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is said of what it may have; the peer sends it again."""
+    monkeypatch.setattr(submissions, "BEHIND_S", 0.2)
+    log = _Lagging(_said("alice", 1))
+    log.read_times = -(10**6)
+    found = Submissions(cast(Bus, None))
+    monkeypatch.setattr(found, "_log", log)
+    with pytest.raises(Unavailable, match="behind"):
+        await found.find("osaka", _said("alice", 1))
 
 
 def _said(by: str, number: int) -> events.GroupChat:

@@ -222,6 +222,7 @@ class _Work:
         self._inbox = inbox
         self._names: Names = taker._sites.names
         self._copies: list[Copy] = []
+        self._refusals: list[outbox.Refusal] = []
         self._members: Members = set()
         self.doubting = inbox.doubt > 0
         self._submissions = taker.submissions(peer)
@@ -256,6 +257,10 @@ class _Work:
     async def flush(self) -> None:
         """Store what was gathered, then remove the submissions that came back."""
         copies, self._copies = self._copies, []
+        refusals, self._refusals = self._refusals, []
+        if refusals:
+            # First: what comes back of a chat settles all that was sent before it.
+            await self._taker._homing.tell(self._peer, refusals)
         await self._store(copies)
         await self._submissions.settle()
 
@@ -363,7 +368,7 @@ class _Work:
 
     async def _refusal(self, parcel: outbox.Refusal, seq: int) -> None:
         local = renamed(parcel, self._local)
-        if not await self._submissions.refused(self._peer, local.chat_id, local.client_id):
+        if not await self._submissions.refused(self._peer, local):
             return  # It is known already.
         refused = events.WriteRefused(
             id=local.id,
@@ -389,8 +394,7 @@ class _Work:
             await self.flush()
         refusal = await self._taker._homing.refusal(event, self._members)
         if refusal is not None:
-            await self.flush()
-            await self._taker._homing.tell(self._peer, refusal)
+            self._refusals.append(refusal)
             return
         msg_id = subjects.message_id_header(event.from_, event.client_id)
         self._copies.append(Copy(chat_id, events.encode(event), msg_id))
