@@ -15,6 +15,7 @@ from broker.config import BrokerConfig
 from broker.errors import Refused
 from broker.federation import Postal
 from broker.snowflake import unix_ms
+from broker.streams import MAX_EVENT_BYTES
 from tests.chat import Clients, names
 from tests.offices import Company
 from tests.servers import eventually
@@ -92,6 +93,10 @@ def told(seq: int, event: events.Chat) -> bytes:
     return outbox.encode(parcel)
 
 
+def own(seq: int, event: events.MemberAdded) -> bytes:
+    return outbox.encode(outbox.Own(seq=seq, data=Raw(events.encode(event))))
+
+
 def refusals(company: Company) -> list[str]:
     log = company["tokyo"].relay.process.log.read_text()
     return re.findall(r"parcel \d+ of nagoya is refused: (.*)", log)
@@ -130,6 +135,45 @@ async def test_only_what_is_theirs(company: Company) -> None:
         for why, said in zip(bad, refusals(company)[before:], strict=True):
             assert why.strip() in said
         assert alice.contents() == ["fair and square"]
+
+
+async def test_what_cannot_be_kept_holds_up_nothing(company: Company) -> None:
+    """Too large for the log, also only with the names that it has here; or for the database."""
+    (alice_id,) = names("alice")
+    async with Clients() as connect, Nagoya(company) as nagoya:
+        alice = await connect(company["tokyo"].edges[0], alice_id)
+        before = len(refusals(company))
+        here, there = subjects.group("g"), "zed"
+        page = outbox.GroupPage(
+            seq=21, group_id="g", name="g", kind="group", created_by=there, size=2, members={}
+        )
+        came = events.MemberAdded(
+            **{"chat_id": here, "group_id": "g", "by": there, "name": "g"},
+            kind="group",
+            users=[f"{alice_id}@tokyo"],
+            size=2,
+        )
+        mentions = [f"u{number}" for number in range(20_000)]
+        grown = msgspec.structs.replace(message(there, f"{alice_id}@tokyo", "x"), mentions=mentions)
+        assert len(events.encode(grown)) < MAX_EVENT_BYTES
+        large = submitted(message(there, f"{alice_id}@tokyo", "x" * (MAX_EVENT_BYTES - 300)))
+        await nagoya.say(outbox.encode(page))
+        for bad in (
+            large,
+            submitted(grown),
+            outbox.encode(msgspec.structs.replace(page, seq=22, size=2**70)),
+            own(23, msgspec.structs.replace(came, size=2**70)),
+        ):
+            assert (await nagoya.say(bad)).state == "taken"
+        await nagoya.say(
+            own(24, came), submitted(message(there, f"{alice_id}@tokyo", "what can be kept"))
+        )
+        await alice.until("member_added", group_id="g@nagoya")
+        await alice.until("chat", content="what can be kept")
+        assert alice.contents() == ["what can be kept"]
+        await eventually(lambda: len(refusals(company)) >= before + 4)
+        said = refusals(company)[before:]
+        assert ["too large" in each for each in said] == [True, True, False, False]
 
 
 async def test_what_comes_twice_is_taken_once(company: Company) -> None:

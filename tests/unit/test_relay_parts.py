@@ -10,13 +10,19 @@ from msgspec import Raw
 from broker import events, outbox, sites, subjects
 from broker.bus import Bus
 from broker.errors import Unavailable
+from broker.federation import Postal
+from broker.links import Links
 from broker.log import Page, Stored
+from broker.sites import Sites
 from store.directory import Directory, Role
 from store.errors import NotMember
+from store.mirrored import Mirrored
 from workers.relay import limits, submissions
 from workers.relay.homing import Homing, Members
 from workers.relay.limits import Bucket, Limits
 from workers.relay.submissions import Submissions
+from workers.relay.telling import Teller
+from workers.relay.whispers import Whispers
 
 pytestmark = pytest.mark.anyio
 
@@ -85,18 +91,20 @@ class _Lagging:
 
     def __init__(self, event: events.GroupChat):
         parcel = outbox.Submitted(chat_id=event.chat_id, data=Raw(events.encode(event)))
-        self._stored = Stored(7, outbox.submission("osaka", event.chat_id), outbox.encode(parcel))
+        subject = outbox.submission("osaka", event.chat_id)
+        self.stored = [Stored(7, subject, outbox.encode(parcel))]
         self.read_times = 0
 
     async def read(self, subject: str, seq: int) -> Page:
         await asyncio.sleep(0)
-        assert subject == self._stored.subject
+        assert subject == self.stored[0].subject
         self.read_times += 1
-        return Page([self._stored] if self.read_times > 2 and seq <= 7 else [], 0)
+        there = self.stored if self.read_times > 2 else []
+        return Page([each for each in there if each.seq >= seq], 0)
 
     async def last_of(self, subject: str) -> int:
         await asyncio.sleep(0)
-        assert subject == self._stored.subject
+        assert subject == self.stored[0].subject
         return 7
 
 
@@ -127,6 +135,50 @@ async def test_a_replica_that_stays_behind(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(found, "_log", log)
     with pytest.raises(Unavailable, match="behind"):
         await found.find("osaka", _said("alice", 1))
+
+
+LATER = b'{"type":"of a later version","chat_id":"dm.bob=40osaka.alice"}'
+"""An event of a kind that is not known here, as while edges are updated before the relay."""
+
+
+def _one_peer() -> Sites:
+    linked = Sites("tokyo", cast(Bus, None), cast(Bus, None), lambda: None)
+    linked.peers = {"osaka": sites.Peer()}
+    linked.names = sites.Names("tokyo", frozenset(linked.peers))
+    return linked
+
+
+async def test_an_event_of_a_later_version_is_not_told() -> None:
+    """And nothing else is held up."""
+    teller = Teller(
+        *(cast(Bus, None), cast(Links, None), _one_peer(), cast(Mirrored, None)), lambda: None
+    )
+    event = Stored(5, subjects.user("bob@osaka"), LATER)
+    assert await teller._parcels(event) == {}
+    assert teller.unreadable == 1
+
+
+async def test_a_whisper_of_a_later_version_is_not_told() -> None:
+    chat_id = subjects.dm("alice", "bob@osaka")
+    typing = events.Typing(chat_id=chat_id, from_="alice")
+    whispers = Whispers(cast(Bus, None), cast(Postal, None), _one_peer(), cast(Mirrored, None))
+    heard = [LATER, b"\xff", events.encode(typing)]
+    await whispers._sort([(chat_id, b"alice\n" + each) for each in heard])
+    await whispers._sort([(chat_id, b"\xff\n" + events.encode(typing))])
+    assert whispers._waiting == {"osaka": [typing]}
+    assert whispers.unreadable == 3
+
+
+async def test_a_submission_of_a_later_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is before another one that came back."""
+    event = _said("alice", 1)
+    log = _Lagging(event)
+    log.read_times = 2
+    later = outbox.encode(outbox.Submitted(chat_id=event.chat_id, data=Raw(LATER)))
+    log.stored.insert(0, Stored(6, log.stored[0].subject, later))
+    found = Submissions(cast(Bus, None))
+    monkeypatch.setattr(found, "_log", log)
+    assert await found.find("osaka", event)
 
 
 def _said(by: str, number: int) -> events.GroupChat:

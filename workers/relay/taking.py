@@ -25,7 +25,7 @@ from broker.snowflake import unix_ms
 from store.errors import StoreError
 from store.mirrored import Mirrored
 
-from .copies import Copier, Copy
+from .copies import Copier, Copy, too_large
 from .homing import Homing, Members
 from .limits import Limits
 from .sending import PARCELS, Answer, Batch, Where, digest
@@ -249,7 +249,8 @@ class _Work:
                     await self._refusal(parcel, seq)
                 case outbox.Submitted():
                     await self._submitted(parcel, seq)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, OverflowError) as error:
+            # The last: a number that the database cannot hold.
             self._taker.refuse(self._peer, f"not readable: {error}", seq)
         except (InvalidName, NotTheirs) as error:
             self._taker.refuse(self._peer, str(error), seq)
@@ -291,7 +292,7 @@ class _Work:
         event = renamed(events.decode(parcel.data), self._local)
         if getattr(event, "chat_id", None) != chat_id:
             raise NotTheirs(f"an event of another chat than {chat_id}")
-        copy = self._copy(chat_id, events.encode(event), seq)
+        copy = self._copy(chat_id, _encoded(event), seq)
         if isinstance(event, events.Message | events.Change):
             self._check_author(event, chat_id)
             if not (
@@ -341,6 +342,7 @@ class _Work:
             raise NotTheirs(f"{user!r} is no user of this site")
         if self._names.site_of(event.group_id) != self._peer:
             raise NotTheirs(f"the group {event.group_id!r} does not live there")
+        copy = self._copy(subjects.user(user), _encoded(event), seq)
         await self.flush()
         mirrored = self._taker._mirrored
         if isinstance(event, events.MemberAdded):
@@ -348,7 +350,7 @@ class _Work:
         else:
             await mirrored.remove(event.group_id, [user])
         await mirrored.update(event.group_id, size=event.size)
-        self._copies.append(self._copy(subjects.user(user), events.encode(event), seq))
+        self._copies.append(copy)
 
     async def _group(self, parcel: outbox.GroupPage) -> None:
         page = renamed(parcel, self._local)
@@ -377,7 +379,7 @@ class _Work:
             code=local.code,
             message=local.message,
         )
-        self._copies.append(self._copy(subjects.user(local.by), events.encode(refused), seq))
+        self._copies.append(self._copy(subjects.user(local.by), _encoded(refused), seq))
 
     # --- what the peer's users write in chats that live here ---
 
@@ -390,6 +392,7 @@ class _Work:
             raise NotTheirs(f"{event.from_!r} is not its user")
         if self._names.home_of(chat_id) is not None:
             raise NotTheirs(f"the chat {chat_id} does not live here")
+        data = _encoded(event)
         if isinstance(event, events.Change):
             await self.flush()
         refusal = await self._taker._homing.refusal(event, self._members)
@@ -397,7 +400,7 @@ class _Work:
             self._refusals.append(refusal)
             return
         msg_id = subjects.message_id_header(event.from_, event.client_id)
-        self._copies.append(Copy(chat_id, events.encode(event), msg_id))
+        self._copies.append(Copy(chat_id, data, msg_id))
 
 
 def _other(taken: Taken, epoch: str) -> bool:
@@ -407,6 +410,14 @@ def _other(taken: Taken, epoch: str) -> bool:
 
 def _roles(roles: dict[str, str] | None) -> dict[str, outbox.Role]:
     return msgspec.convert(roles or {}, dict[str, outbox.Role])
+
+
+def _encoded(event: events.Event) -> bytes:
+    """As it is stored; longer names may have made it larger than the log takes."""
+    data = events.encode(event)
+    if too_large(data):
+        raise NotTheirs(f"an event of {len(data)} bytes is too large")
+    return data
 
 
 _encode = msgspec.json.Encoder().encode

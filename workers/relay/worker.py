@@ -249,6 +249,11 @@ class RelayWorker:
             self._teller.missed,
         )
         yield counter(
+            "hikyaku_relay_unreadable_total",
+            "Events and whispers that other sites were not told, for they could not be read.",
+            self._teller.unreadable + self._whispers.unreadable,
+        )
+        yield counter(
             "hikyaku_relay_taken_total", "Parcels taken from other sites.", self._taker.taken
         )
         yield counter(
