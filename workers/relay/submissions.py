@@ -19,7 +19,7 @@ from broker.log import Log, Stored
 from broker.streams import delete, purge
 
 BEHIND_S = 5.0
-"""So long a replica of the outbox may lag."""
+"""So long a replica of the stream may lag."""
 
 POLL_S = 0.05
 AT_ONCE = 20
@@ -44,7 +44,7 @@ class Submissions:
 
     def __init__(self, bus: Bus):
         self._bus = bus
-        self._log = Log(bus, stream=outbox.STREAM)
+        self._log = Log(bus, stream=outbox.SUBMITTED)
         self._places: dict[str, _Place] = {}
         self._refused: list[int] = []
 
@@ -122,7 +122,7 @@ class Submissions:
             if page or await self._log.last_of(subject) < seq:
                 return page
             if loop.time() > deadline:
-                raise Unavailable(f"a replica of {outbox.STREAM} is behind for {BEHIND_S:g} s")
+                raise Unavailable(f"a replica of {outbox.SUBMITTED} is behind for {BEHIND_S:g} s")
             await asyncio.sleep(POLL_S)
 
     async def settle(self) -> None:
@@ -134,14 +134,14 @@ class Submissions:
 
     async def _delete(self, seq: int) -> None:
         try:
-            await delete(self._bus, outbox.STREAM, seq)
+            await delete(self._bus, outbox.SUBMITTED, seq)
         except Refused:
             # It may be gone already: a replica that lags had it still.
             if not await self._log.deleted(seq):
                 raise
 
     async def _remove(self, subject: str, place: _Place) -> None:
-        await purge(self._bus, outbox.STREAM, subject, before=place.seq + 1)
+        await purge(self._bus, outbox.SUBMITTED, subject, before=place.seq + 1)
         place.found = False
 
 

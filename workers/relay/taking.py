@@ -18,7 +18,7 @@ from broker import events, outbox, sites, subjects
 from broker.bus import Bus
 from broker.errors import InvalidName, Unavailable
 from broker.federation import Postal, read
-from broker.links import Links, Taken
+from broker.links import Links, Taken, way
 from broker.renaming import renamed, renamed_chat
 from broker.sites import Names, Sites
 from broker.snowflake import unix_ms
@@ -38,6 +38,10 @@ ALL = 10**12
 """Of a link that was renewed, any parcel may be stored already, until one is not."""
 
 BELIEVE_S = 3600.0
+
+
+_Way = tuple[str, outbox.Box]
+"""A peer, and one of its boxes: each is taken in its own order, beside the other."""
 
 
 class NotTheirs(Exception):
@@ -75,12 +79,12 @@ class Taker:
         self._mirrored = mirrored
         self._homing = homing
         self._copier = Copier(bus, check)
-        self._submissions: dict[str, Submissions] = {}
+        self._submissions: dict[_Way, Submissions] = {}
         self._bus = bus
-        self._inboxes: dict[str, _Inbox] = {}
+        self._inboxes: dict[_Way, _Inbox] = {}
         self._heard: dict[str, tuple[int, int]] = {}
         self._overlapping: dict[str, str] = {}
-        self._strange: dict[str, str] = {}
+        self._strange: dict[_Way, str] = {}
         self.taken = 0
         self.refused: Counter[str] = Counter()
 
@@ -89,11 +93,11 @@ class Taker:
         postal.serve("where", self._where)
         postal.serve("parcels", self._parcels)
 
-    async def _inbox(self, peer: str) -> _Inbox:
-        inbox = self._inboxes.get(peer)
+    async def _inbox(self, peer: str, box: outbox.Box) -> _Inbox:
+        inbox = self._inboxes.get((peer, box))
         if inbox is None:
-            taken = await self._links.taken(peer, "in")
-            inbox = self._inboxes.setdefault(peer, _Inbox(taken))
+            taken = await self._links.taken(peer, way("in", box))
+            inbox = self._inboxes.setdefault((peer, box), _Inbox(taken))
         return inbox
 
     async def _where(self, peer: str, data: bytes) -> bytes:
@@ -102,15 +106,15 @@ class Taker:
             return _encode(Answer(at=0, state="removed"))
         if self._overlaps(peer, question.machines):
             return _encode(Answer(at=0, state="overlap"))
-        inbox = await self._inbox(peer)
+        inbox = await self._inbox(peer, question.box)
         if _other(inbox.taken, question.epoch):
-            if self._strange.get(peer) != question.epoch:
+            if self._strange.get((peer, question.box)) != question.epoch:
                 _log.error(
                     "%s has another outbox than the one known here; nothing is taken from it. "
                     "See docs/federation.md, 'A site from a backup'",
                     peer,
                 )
-            self._strange[peer] = question.epoch
+            self._strange[peer, question.box] = question.epoch
             return _encode(Answer(at=0, state="stranger"))
         taken = inbox.taken
         return _encode(Answer(at=taken.seq, digest=taken.digest, busy=inbox.busy))
@@ -140,7 +144,7 @@ class Taker:
         batch = read(data, Batch, peer)
         if not self._sites.linked(peer):
             return _encode(Answer(at=0, state="removed"))
-        inbox = await self._inbox(peer)
+        inbox = await self._inbox(peer, batch.box)
         taken = inbox.taken
         if inbox.busy or _other(taken, batch.epoch) or batch.after > taken.seq:
             return _encode(Answer(at=taken.seq, state="again"))
@@ -156,7 +160,7 @@ class Taker:
 
     async def _take(self, peer: str, inbox: _Inbox, batch: Batch) -> None:
         before = inbox.taken
-        work = _Work(self, peer, inbox, batch.epoch)
+        work = _Work(self, peer, inbox, batch)
         # Until all is done: what of it is stored already is looked for when it comes again.
         doubt, inbox.doubt = inbox.doubt, PARCELS
         try:
@@ -175,7 +179,7 @@ class Taker:
             at=unix_ms(),
             digest=digest(bytes(raw)),
         )
-        await self._links.take(peer, "in", after)
+        await self._links.take(peer, way("in", batch.box), after)
         inbox.taken = after
         inbox.doubt = max(0, doubt - len(batch.parcels)) if work.doubting else 0
         self.taken += len(batch.parcels)
@@ -185,18 +189,22 @@ class Taker:
 
         Raises `Unavailable`, also while something of the peer is being taken.
         """
-        inbox = await self._inbox(peer)
+        for box in outbox.BOXES:
+            await self._renew(peer, box)
+
+    async def _renew(self, peer: str, box: outbox.Box) -> None:
+        inbox = await self._inbox(peer, box)
         if inbox.busy:
             raise Unavailable(f"something of {peer} is being taken just now; try again")
         inbox.busy = True
         try:
-            await self._links.taken(peer, "in")
+            await self._links.taken(peer, way("in", box))
             known = inbox.taken
             now = unix_ms()
             # Where to look for what is stored already: since ever.
             taken = Taken(at=1, old=known.epoch or known.old, believe=now + int(BELIEVE_S * 1000))
-            await self._links.take(peer, "in", taken)
-            self._inboxes[peer] = _Inbox(taken)
+            await self._links.take(peer, way("in", box), taken)
+            self._inboxes[peer, box] = _Inbox(taken)
         finally:
             inbox.busy = False
 
@@ -205,19 +213,20 @@ class Taker:
         self.refused[peer] += 1
         _log.error("parcel %d of %s is refused: %s", seq, peer, why[:500])
 
-    def submissions(self, peer: str) -> Submissions:
-        """What users here have sent to the peer."""
-        if peer not in self._submissions:
-            self._submissions[peer] = Submissions(self._bus)
-        return self._submissions[peer]
+    def submissions(self, peer: str, box: outbox.Box) -> Submissions:
+        """What users here have sent to the peer, for what comes of one box."""
+        if (peer, box) not in self._submissions:
+            self._submissions[peer, box] = Submissions(self._bus)
+        return self._submissions[peer, box]
 
 
 class _Work:
     """One batch of one peer. What was gathered is stored by `flush`."""
 
-    def __init__(self, taker: Taker, peer: str, inbox: _Inbox, epoch: str):
+    def __init__(self, taker: Taker, peer: str, inbox: _Inbox, batch: Batch):
         self._taker = taker
-        self._epoch = epoch
+        self._epoch = batch.epoch
+        self._box = batch.box
         self._peer = peer
         self._inbox = inbox
         self._names: Names = taker._sites.names
@@ -225,7 +234,7 @@ class _Work:
         self._refusals: list[outbox.Refusal] = []
         self._members: Members = set()
         self.doubting = inbox.doubt > 0
-        self._submissions = taker.submissions(peer)
+        self._submissions = taker.submissions(peer, batch.box)
         self._submissions.begin()
         self.told = inbox.taken.told
         self.part = inbox.taken.part
@@ -234,6 +243,8 @@ class _Work:
         """One parcel."""
         try:
             parcel = outbox.decode(data)
+            if isinstance(parcel, outbox.Submitted) != (self._box == "submitted"):
+                raise NotTheirs(f"no parcel of the box {self._box!r}")
             if isinstance(parcel, outbox.Telling):
                 if (parcel.seq, parcel.part) <= (self.told, self.part):
                     return  # It was put into the outbox twice.
