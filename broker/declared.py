@@ -21,5 +21,5 @@ def beside(config: BrokerConfig) -> list[Stream]:
         lease.stream(config),
         sites.stream(config),
         bucket(links.BUCKET, config),
-        outbox.stream(config),
+        *outbox.streams(config),
     ]

@@ -1,9 +1,11 @@
 """How far each link to another site is, in the bucket `links`.
 
-`<site>.in` is what was taken from the peer's outbox, `<site>.out` what the peer has taken from
-ours, `log` how far the log was looked through for what others are to be told. `lead` is the process
-that has the links.
+`<site>.in` is what was taken of what the peer tells, `<site>.out` what the peer has taken of what
+is told here; with `.submitted` behind it, the same of submissions. `log` is how far the log was
+looked through for what others are to be told, `lead` the process that has the links.
 """
+
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -11,6 +13,7 @@ from msgspec import Struct
 from .bucket import Bucket
 from .bus import Bus
 from .errors import Conflict
+from .outbox import Box
 
 BUCKET = "links"
 LOG = "log"
@@ -51,6 +54,11 @@ class Reached(Struct, kw_only=True):
     seq: int = 0
 
 
+def way(direction: Literal["in", "out"], box: Box) -> str:
+    """What the records of a box are called."""
+    return direction if box == "told" else f"{direction}.{box}"
+
+
 class Links:
     """Reads and writes the records. One process of a site does; another one's write is told."""
 
@@ -59,7 +67,7 @@ class Links:
         self._revisions: dict[str, int] = {}
 
     async def taken(self, site: str, way: str) -> Taken:
-        """The record of a link; `way` is in or out. Raises `Unavailable`."""
+        """The record of a link; `way` is one of `way`. Raises `Unavailable`."""
         data = await self._read(f"{site}.{way}")
         return msgspec.json.decode(data, type=Taken) if data else Taken()
 

@@ -199,6 +199,10 @@ class Log:
         """The seq of the first event at or after `seq`, if there is one; asks the leader."""
         return await self._leaders(b'{"seq":%d,"next_by_subj":">"}' % seq)
 
+    async def last_of(self, subject: str) -> int:
+        """The seq of the last event of a subject, 0 if there is none; asks the leader."""
+        return await self._leaders(msgspec.json.encode({"last_by_subj": subject})) or 0
+
     async def stored_at(self, seq: int) -> float | None:
         """When the first event at or after `seq` was stored, in Unix seconds, if there is one."""
         request = b'{"seq":%d,"next_by_subj":">"}' % max(seq, 1)

@@ -1,9 +1,14 @@
-"""What waits for other sites: the stream `OUT`, a subject for each peer.
+"""What waits for other sites, in two streams with subjects for each peer.
 
-Edges put submissions there, writes of this site's users in chats that live elsewhere; `relay` puts
-what happened in chats that live here. Both are kept until the peer has them, however long the link
-is cut; when the stream is full it refuses, and the sender is told. A submission stays until it came
-back in its chat's order, so that what a peer says about this site's users can be checked.
+Edges put submissions into `SUBMITTED`, writes of this site's users in chats that live elsewhere;
+`relay` puts what happened in chats that live here into `OUT`. Both are kept until the peer has
+them, however long the link is cut; a stream that is full refuses, and the sender is told. A
+submission stays until it came back in its chat's order, so that what a peer says about this site's
+users can be checked.
+
+They are two since submissions leave only when the peer can tell what came of them: in one stream
+they would take the room that both sites need to tell each other. What is told needs no such room at
+the peer, so it always leaves, and then the submissions do.
 """
 
 import os
@@ -17,22 +22,31 @@ from .config import BrokerConfig
 from .streams import DUPLICATE_WINDOW_S, NANOSECOND, Stream
 
 STREAM = "OUT"
+SUBMITTED = "SUBMITTED"
+Box = Literal["told", "submitted"]
+"""One of the two, as sites call it between themselves."""
+
+BOXES: tuple[Box, ...] = ("told", "submitted")
 Role = Literal["owner", "admin", "member"]
 LIVE = f"{subjects.LIVE}out."
 
 _SUBMIT = "submit"
 
 
-def stream(config: BrokerConfig) -> Stream:
-    """The outbox. Nothing in it ages: what a peer has not, waits."""
+def streams(config: BrokerConfig) -> list[Stream]:
+    """Both, with half of the room each. Nothing in them ages: what a peer has not, waits."""
+    return [_stream(box, config) for box in BOXES]
+
+
+def _stream(box: Box, config: BrokerConfig) -> Stream:
     return Stream(
-        STREAM,
+        stream(box),
         {
-            "subjects": ["out.>"],
+            "subjects": [waiting("*", box)],
             "storage": "file",
             "retention": "limits",
             "discard": "new",
-            "max_bytes": config.outbox_bytes,
+            "max_bytes": config.outbox_bytes // 2,
             "num_replicas": config.replicas,
             "duplicate_window": DUPLICATE_WINDOW_S * NANOSECOND,
             "allow_direct": True,
@@ -43,9 +57,14 @@ def stream(config: BrokerConfig) -> Stream:
     )
 
 
-def everything(site: str) -> str:
-    """All that waits for a site."""
-    return f"out.{site}.>"
+def stream(box: Box) -> str:
+    """The name of its stream."""
+    return STREAM if box == "told" else SUBMITTED
+
+
+def waiting(site: str, box: Box) -> str:
+    """All that a box has for a site."""
+    return told(site) if box == "told" else submissions(site)
 
 
 def submission(site: str, chat_id: str) -> str:

@@ -159,6 +159,11 @@ async def purge(bus: Bus, stream: str, subject: str, *, before: int) -> None:
     await call(bus, f"STREAM.PURGE.{stream}", {"filter": subject, "seq": before})
 
 
+async def delete(bus: Bus, stream: str, seq: int) -> None:
+    """Remove one message. Raises as `ensure` does; `Refused` if it is not there."""
+    await call(bus, f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
+
+
 async def names(bus: Bus) -> set[str]:
     """The streams that there are. Raises `Unavailable` when JetStream does not answer."""
     found: set[str] = set()

@@ -102,8 +102,8 @@ class Edge:
         followed = following(config.follow, config.name)
         if followed is not None:
             self.following = EdgeFollowing(followed, self.hub, self.committer)
-        self.out_log = Log(self.asking, stream=outbox.STREAM)
-        self.outbound = Committer(self.publishing, Log(self.publishing, stream=outbox.STREAM))
+        self.out_log = Log(self.asking, stream=outbox.SUBMITTED)
+        self.outbound = Committer(self.publishing, Log(self.publishing, stream=outbox.SUBMITTED))
         self.sites: Sites | None = None
         self.memberships = MembershipReader(self._ask_chats)
         self.feed: Feed | None = None

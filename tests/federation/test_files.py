@@ -198,7 +198,7 @@ async def test_other_bytes_than_a_message_tells_of_are_not_taken(company: Compan
         )
         sent = message("zed", f"{alice_id}@tokyo", "look")
         sent.attachments, sent.files = [file.id], [file]
-        await nagoya.say(submitted(sent))
+        await nagoya.submit(submitted(sent))
         await alice.until("chat", content="look")
         async with Web(tokyo.edges[0], alice_id) as web:
             for _ in range(2):

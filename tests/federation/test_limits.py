@@ -41,9 +41,9 @@ async def test_parcels_over_the_limit_wait(company: Company) -> None:
     async with Clients() as connect, Nagoya(company) as nagoya:
         alice = await connect(company["tokyo"].edges[0], alice_id)
         said = [submitted(message("zed", f"{alice_id}@tokyo", f"{n}")) for n in range(count)]
-        start, began = nagoya.at, time.monotonic()
-        while nagoya.at < start + count:
-            await nagoya.say(*said[nagoya.at - start :])
+        start, began = nagoya.at["submitted"], time.monotonic()
+        while nagoya.at["submitted"] < start + count:
+            await nagoya.submit(*said[nagoya.at["submitted"] - start :])
         took_s = time.monotonic() - began
         await alice.until("chat", 60, content=f"{count - 1}")
         assert alice.contents() == [f"{n}" for n in range(count)]
@@ -73,7 +73,9 @@ async def test_questions_over_the_limit_have_no_answer(company: Company) -> None
             within_s=60,
         )
         for _ in range(5):
-            answer = await kyoto.ask("where", Where(epoch="of kyoto", machines=(800, 899)))
+            answer = await kyoto.ask(
+                "where", Where(box="told", epoch="of kyoto", machines=(800, 899))
+            )
             assert answer.state == "taken"
         stop.set()
         await flooding
@@ -82,8 +84,8 @@ async def test_questions_over_the_limit_have_no_answer(company: Company) -> None
 async def test_numbers_that_two_others_share(company: Company) -> None:
     """Not this site's own, but those of a third one, which it knows too."""
     async with Nagoya(company), Nagoya(company, "kyoto", (800, 899)) as kyoto:
-        answer = await kyoto.ask("where", Where(epoch="of kyoto", machines=(890, 910)))
+        answer = await kyoto.ask("where", Where(box="told", epoch="of kyoto", machines=(890, 910)))
         assert answer.state == "overlap"
         assert "kyoto has the machine numbers 890-910 and nagoya has 900-999" in log(company)
-        answer = await kyoto.ask("where", Where(epoch="of kyoto", machines=(800, 899)))
+        answer = await kyoto.ask("where", Where(box="told", epoch="of kyoto", machines=(800, 899)))
         assert answer.state == "taken"

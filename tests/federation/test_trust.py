@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from broker.config import BrokerConfig
 from broker.errors import Refused
 from broker.federation import Postal
 from broker.snowflake import unix_ms
+from broker.streams import MAX_EVENT_BYTES
 from tests.chat import Clients, names
 from tests.offices import Company
 from tests.servers import eventually
@@ -38,19 +39,22 @@ class Nagoya:
     def __init__(
         self, company: Company, name: str = "nagoya", machines: tuple[int, int] = (900, 999)
     ):
-        self._where = Where(epoch=f"of {name}", machines=machines)
+        self._where = [
+            Where(box=box, epoch=f"of {name}", machines=machines) for box in outbox.BOXES
+        ]
         url = f"nats://{name}:pw@127.0.0.1:{company.hub.port}"
         self.bus = Bus(BrokerConfig(urls=(url,)), name=name)
         self.postal = Postal(self.bus, name)
-        self.at = 0
+        self.at: dict[outbox.Box, int] = {}
 
     async def __aenter__(self) -> "Nagoya":
         await self.bus.__aenter__()
         await self.bus.wait_connected(5)
         await self.postal.__aenter__()
-        answer = await self.ask("where", self._where)
-        assert answer.state == "taken"
-        self.at = answer.at
+        for where in self._where:
+            answer = await self.ask("where", where)
+            assert answer.state == "taken"
+            self.at[where.box] = answer.at
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -62,10 +66,18 @@ class Nagoya:
         data = await self.postal.ask("tokyo", verb, payload, timeout_s=10)
         return msgspec.json.decode(data, type=Answer)
 
-    async def say(self, *parcels: bytes) -> Answer:
-        numbered = [(self.at + n, Raw(each)) for n, each in enumerate(parcels, 1)]
-        answer = await self.ask("parcels", Batch(epoch=EPOCH, after=self.at, parcels=numbered))
-        self.at = answer.at
+    async def submit(self, *parcels: bytes) -> Answer:
+        return await self._say("submitted", parcels)
+
+    async def tell(self, *parcels: bytes) -> Answer:
+        return await self._say("told", parcels)
+
+    async def _say(self, box: outbox.Box, parcels: Sequence[bytes]) -> Answer:
+        after = self.at[box]
+        numbered = [(after + n, Raw(each)) for n, each in enumerate(parcels, 1)]
+        batch = Batch(box=box, epoch=EPOCH, after=after, parcels=numbered)
+        answer = await self.ask("parcels", batch)
+        self.at[box] = answer.at
         return answer
 
 
@@ -92,6 +104,10 @@ def told(seq: int, event: events.Chat) -> bytes:
     return outbox.encode(parcel)
 
 
+def own(seq: int, event: events.MemberAdded) -> bytes:
+    return outbox.encode(outbox.Own(seq=seq, data=Raw(events.encode(event))))
+
+
 def refusals(company: Company) -> list[str]:
     log = company["tokyo"].relay.process.log.read_text()
     return re.findall(r"parcel \d+ of nagoya is refused: (.*)", log)
@@ -102,16 +118,20 @@ async def test_only_what_is_theirs(company: Company) -> None:
     async with Clients() as connect, Nagoya(company) as nagoya:
         alice = await connect(company["tokyo"].edges[0], alice_id)
         here, before = f"{alice_id}@tokyo", len(refusals(company))
+        unread = outbox.Submitted(chat_id="$KV.sites.nagoya", data=Raw(b"{}"))
+        good = submitted(message("zed", here, "fair and square"))
         bad = {
             "is not its user": submitted(message(f"{bob_id}@tokyo", here, "as bob of tokyo")),
             "is not its user ": submitted(message("carol@kyoto", here, "as carol of kyoto")),
-            "does not live there": told(1, message("zed", f"{here}", "an order of tokyo's")),
+            "not readable": b'{"type":"submitted","chat_id":7}',
+            "no chat id": outbox.encode(unread),
+            "no parcel of the box 'submitted'": told(9, message("0zed", here, "told there")),
+        }
+        bad_told = {
+            "no parcel of the box 'told'": good,
+            "does not live there": told(1, message("zed", here, "an order of tokyo's")),
             "of this site did not write it": told(
                 2, message(here, "0zed", "alice never wrote this")
-            ),
-            "not readable": b'{"type":"submitted","chat_id":7}',
-            "no chat id": outbox.encode(
-                outbox.Submitted(chat_id="$KV.sites.nagoya", data=Raw(b"{}"))
             ),
             "another chat": outbox.encode(
                 outbox.Event(
@@ -121,9 +141,12 @@ async def test_only_what_is_theirs(company: Company) -> None:
                 )
             ),
         }
-        good = submitted(message("zed", here, "fair and square"))
-        answer = await nagoya.say(*bad.values(), good)
-        assert answer.state == "taken", "what is bad holds up nothing"
+        for answer in (
+            await nagoya.tell(*bad_told.values()),
+            await nagoya.submit(*bad.values(), good),
+        ):
+            assert answer.state == "taken", "what is bad holds up nothing"
+        bad = {**bad_told, **bad}
         heard = await alice.until("chat")
         assert (heard["from"], heard["content"]) == ("zed@nagoya", "fair and square")
         await eventually(lambda: len(refusals(company)) >= before + len(bad))
@@ -132,21 +155,57 @@ async def test_only_what_is_theirs(company: Company) -> None:
         assert alice.contents() == ["fair and square"]
 
 
+async def test_what_cannot_be_kept_holds_up_nothing(company: Company) -> None:
+    """Too large for the log, also only with the names that it has here; or for the database."""
+    (alice_id,) = names("alice")
+    async with Clients() as connect, Nagoya(company) as nagoya:
+        alice = await connect(company["tokyo"].edges[0], alice_id)
+        before = len(refusals(company))
+        here, there = subjects.group("g"), "zed"
+        page = outbox.GroupPage(
+            seq=21, group_id="g", name="g", kind="group", created_by=there, size=2, members={}
+        )
+        came = events.MemberAdded(
+            **{"chat_id": here, "group_id": "g", "by": there, "name": "g"},
+            kind="group",
+            users=[f"{alice_id}@tokyo"],
+            size=2,
+        )
+        mentions = [f"u{number}" for number in range(20_000)]
+        grown = msgspec.structs.replace(message(there, f"{alice_id}@tokyo", "x"), mentions=mentions)
+        assert len(events.encode(grown)) < MAX_EVENT_BYTES
+        large = submitted(message(there, f"{alice_id}@tokyo", "x" * (MAX_EVENT_BYTES - 300)))
+        await nagoya.tell(outbox.encode(page))
+        huge = msgspec.structs.replace(page, seq=22, size=2**70)
+        await nagoya.submit(large, submitted(grown))
+        await nagoya.tell(outbox.encode(huge), own(23, msgspec.structs.replace(came, size=2**70)))
+        await nagoya.tell(own(24, came))
+        await nagoya.submit(submitted(message(there, f"{alice_id}@tokyo", "what can be kept")))
+        await alice.until("member_added", group_id="g@nagoya")
+        await alice.until("chat", content="what can be kept")
+        assert alice.contents() == ["what can be kept"]
+        await eventually(lambda: len(refusals(company)) >= before + 4)
+        said = refusals(company)[before:]
+        assert ["too large" in each for each in said] == [True, True, False, False]
+
+
 async def test_what_comes_twice_is_taken_once(company: Company) -> None:
     (alice_id,) = names("alice")
     async with Clients() as connect, Nagoya(company) as nagoya:
         alice = await connect(company["tokyo"].edges[0], alice_id)
         said = [submitted(message("zed", f"{alice_id}@tokyo", f"{n}")) for n in range(3)]
-        start = nagoya.at
-        await nagoya.say(*said)
-        nagoya.at = start
-        assert (await nagoya.say(*said)).at == start + 3
-        await nagoya.say(submitted(message("zed", f"{alice_id}@tokyo", "last")))
+        start = nagoya.at["submitted"]
+        await nagoya.submit(*said)
+        nagoya.at["submitted"] = start
+        assert (await nagoya.submit(*said)).at == start + 3
+        await nagoya.submit(submitted(message("zed", f"{alice_id}@tokyo", "last")))
         await alice.until("chat", content="last")
         assert alice.contents() == ["0", "1", "2", "last"]
-        hole = Batch(epoch=EPOCH, after=nagoya.at + 5, parcels=[(nagoya.at + 6, Raw(said[0]))])
-        assert await nagoya.ask("parcels", hole) == Answer(at=nagoya.at, state="again")
-        other = Where(epoch="another outbox", machines=(900, 999))
+        at = nagoya.at["submitted"]
+        later = [(at + 6, Raw(said[0]))]
+        hole = Batch(box="submitted", epoch=EPOCH, after=at + 5, parcels=later)
+        assert await nagoya.ask("parcels", hole) == Answer(at=at, state="again")
+        other = Where(box="submitted", epoch="another outbox", machines=(900, 999))
         assert (await nagoya.ask("where", other)).state == "stranger"
 
 

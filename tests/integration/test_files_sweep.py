@@ -461,5 +461,5 @@ async def test_a_file_stays_while_its_message_may_be_on_its_way_to_another_site(
         await until(database, "files", {"_id": here["id"]}, 0)
         await sweeps(site)
         assert await is_there(web, there["id"])
-        await purge(bus, outbox.STREAM, outbox.submissions("osaka"), before=2**40)
+        await purge(bus, outbox.SUBMITTED, outbox.submissions("osaka"), before=2**40)
         await until(database, "files", {"_id": there["id"]}, 0)

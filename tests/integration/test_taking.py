@@ -1,6 +1,7 @@
 """What a peer's outbox brings is taken once, also when the link begins anew."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any, cast
 from uuid import uuid4
@@ -60,7 +61,7 @@ class Osaka:
         )
         self._handlers: dict[str, Any] = {}
         self._taker.serve(cast(Postal, self))
-        self._at = 0
+        self._at: Counter[outbox.Box] = Counter()
         self._epoch = "first"
         alice, bob, zed = names("alice", "bob", "0zed")
         # By their names alice's conversation with bob lives at tokyo, that with zed at osaka.
@@ -71,18 +72,26 @@ class Osaka:
         self._handlers[verb] = handler
 
     async def say(self, *parcels: Any) -> None:
-        """Bring these in one batch."""
-        numbered = [(self._at + n, Raw(outbox.encode(p))) for n, p in enumerate(parcels, 1)]
-        batch = Batch(epoch=self._epoch, after=self._at, parcels=numbered)
+        """Bring these in one batch of each box."""
+        for box in outbox.BOXES:
+            wanted = [e for e in parcels if isinstance(e, outbox.Submitted) == (box == "submitted")]
+            if wanted:
+                await self._say(box, wanted)
+
+    async def _say(self, box: outbox.Box, parcels: list[Any]) -> None:
+        at = self._at[box]
+        numbered = [(at + n, Raw(outbox.encode(p))) for n, p in enumerate(parcels, 1)]
+        batch = Batch(box=box, epoch=self._epoch, after=at, parcels=numbered)
         data = await self._handlers["parcels"]("osaka", msgspec.json.encode(batch))
         answer = msgspec.json.decode(data, type=Answer)
         assert answer.state == "taken"
-        self._at = answer.at
+        self._at[box] = answer.at
 
     async def renew(self) -> None:
         """Begin anew, long after what was taken."""
         await self._taker.renew("osaka")
-        self._epoch, self._at = uuid4().hex, 0
+        self._epoch = uuid4().hex
+        self._at.clear()
         await self._forgotten()
 
     async def _forgotten(self) -> None:

@@ -1,17 +1,28 @@
 """Parts of the relay without servers: limits, and what is asked about who submits."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import pytest
+from msgspec import Raw
 
-from broker import events, sites, subjects
+from broker import events, outbox, sites, subjects
 from broker.bus import Bus
+from broker.errors import Unavailable
+from broker.federation import Postal
+from broker.links import Links
+from broker.log import Page, Stored
+from broker.sites import Sites
 from store.directory import Directory, Role
 from store.errors import NotMember
-from workers.relay import limits
+from store.mirrored import Mirrored
+from workers.relay import limits, submissions
 from workers.relay.homing import Homing, Members
 from workers.relay.limits import Bucket, Limits
+from workers.relay.submissions import Submissions
+from workers.relay.telling import Teller
+from workers.relay.whispers import Whispers
 
 pytestmark = pytest.mark.anyio
 
@@ -73,6 +84,101 @@ async def test_a_member_is_asked_for_once_a_batch() -> None:
     assert directory.asked == 3
     assert await homing.refusal(_said("bob@osaka", 9), set()) is None
     assert directory.asked == 4
+
+
+class _Lagging:
+    """An outbox with one submission, that a replica has only when it is read the third time."""
+
+    def __init__(self, event: events.GroupChat):
+        parcel = outbox.Submitted(chat_id=event.chat_id, data=Raw(events.encode(event)))
+        subject = outbox.submission("osaka", event.chat_id)
+        self.stored = [Stored(7, subject, outbox.encode(parcel))]
+        self.read_times = 0
+
+    async def read(self, subject: str, seq: int) -> Page:
+        await asyncio.sleep(0)
+        assert subject == self.stored[0].subject
+        self.read_times += 1
+        there = self.stored if self.read_times > 2 else []
+        return Page([each for each in there if each.seq >= seq], 0)
+
+    async def last_of(self, subject: str) -> int:
+        await asyncio.sleep(0)
+        assert subject == self.stored[0].subject
+        return 7
+
+
+async def test_what_a_replica_has_not_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = _said("alice", 1)
+    refusal = outbox.Refusal(
+        chat_id=event.chat_id, by="alice", client_id="1", id="1", code="not_member", message=""
+    )
+    asked: list[tuple[Callable[[Submissions], Awaitable[bool]], bool]] = [
+        (lambda found: found.find("osaka", event), True),
+        (lambda found: found.refused("osaka", refusal), True),
+        (lambda found: found.find("osaka", _said("alice", 2)), False),
+    ]
+    for find, there in asked:
+        found = Submissions(cast(Bus, None))
+        log = _Lagging(event)
+        monkeypatch.setattr(found, "_log", log)
+        assert await find(found) is there
+        assert log.read_times >= 3
+
+
+async def test_a_replica_that_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is said of what it may have; the peer sends it again."""
+    monkeypatch.setattr(submissions, "BEHIND_S", 0.2)
+    log = _Lagging(_said("alice", 1))
+    log.read_times = -(10**6)
+    found = Submissions(cast(Bus, None))
+    monkeypatch.setattr(found, "_log", log)
+    with pytest.raises(Unavailable, match="behind"):
+        await found.find("osaka", _said("alice", 1))
+
+
+LATER = b'{"type":"of a later version","chat_id":"dm.bob=40osaka.alice"}'
+"""An event of a kind that is not known here, as while edges are updated before the relay."""
+
+
+def _one_peer() -> Sites:
+    linked = Sites("tokyo", cast(Bus, None), cast(Bus, None), lambda: None)
+    linked.peers = {"osaka": sites.Peer()}
+    linked.names = sites.Names("tokyo", frozenset(linked.peers))
+    return linked
+
+
+async def test_an_event_of_a_later_version_is_not_told() -> None:
+    """And nothing else is held up."""
+    teller = Teller(
+        *(cast(Bus, None), cast(Links, None), _one_peer(), cast(Mirrored, None)), lambda: None
+    )
+    event = Stored(5, subjects.user("bob@osaka"), LATER)
+    assert await teller._parcels(event) == {}
+    assert teller.unreadable == 1
+
+
+async def test_a_whisper_of_a_later_version_is_not_told() -> None:
+    chat_id = subjects.dm("alice", "bob@osaka")
+    typing = events.Typing(chat_id=chat_id, from_="alice")
+    whispers = Whispers(cast(Bus, None), cast(Postal, None), _one_peer(), cast(Mirrored, None))
+    heard = [LATER, b"\xff", events.encode(typing)]
+    await whispers._sort([(chat_id, b"alice\n" + each) for each in heard])
+    await whispers._sort([(chat_id, b"\xff\n" + events.encode(typing))])
+    assert whispers._waiting == {"osaka": [typing]}
+    assert whispers.unreadable == 3
+
+
+async def test_a_submission_of_a_later_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is before another one that came back."""
+    event = _said("alice", 1)
+    log = _Lagging(event)
+    log.read_times = 2
+    later = outbox.encode(outbox.Submitted(chat_id=event.chat_id, data=Raw(LATER)))
+    log.stored.insert(0, Stored(6, log.stored[0].subject, later))
+    found = Submissions(cast(Bus, None))
+    monkeypatch.setattr(found, "_log", log)
+    assert await found.find("osaka", event)
 
 
 def _said(by: str, number: int) -> events.GroupChat:

@@ -44,7 +44,7 @@ class Sweeper:
         retention_days: float,
     ):
         self._bus = bus
-        self._outbox = Log(bus, stream=outbox.STREAM)
+        self._submitted = Log(bus, stream=outbox.SUBMITTED)
         self._database = database
         self._objects = objects
         self._interval_s = interval_s
@@ -76,7 +76,7 @@ class Sweeper:
         try:
             await sweep.expire_uploads(now)
             # Asked first: what came back from there is in the log, and so counted by what follows.
-            waiting, _ = await self._outbox.count(outbox.submissions("*"), 1)
+            waiting, _ = await self._submitted.count(outbox.submissions("*"), 1)
             if await uses_known(self._bus, CAUGHT_UP_S):
                 await sweep.release_old()
                 await sweep.remove_files(now, elsewhere=not waiting)

@@ -12,6 +12,7 @@ from broker.batch import BATCH, Part, publish_all
 from broker.bus import Bus
 from broker.errors import Refused
 from broker.log import Log
+from broker.streams import MAX_EVENT_BYTES
 
 BATCH_BYTES = 1024 * 1024
 STORE_S = 5.0
@@ -19,6 +20,8 @@ CLOCKS_MS = 300_000
 """So far at most two machines' clocks are apart."""
 
 DUPLICATE = 10201
+HEADERS = 512
+"""At most so many bytes stand before an event, which count as well."""
 
 
 class Copy(NamedTuple):
@@ -27,6 +30,11 @@ class Copy(NamedTuple):
     subject: str
     data: bytes
     msg_id: str
+
+
+def too_large(data: bytes) -> bool:
+    """Whether the log would not take it, also as one of a batch."""
+    return len(data) > MAX_EVENT_BYTES - HEADERS
 
 
 class Copier:

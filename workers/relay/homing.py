@@ -1,7 +1,9 @@
 """Whether a user of another site may write what it submits to a chat that lives here."""
 
+from collections.abc import Sequence
+
 from broker import events, outbox, query, subjects
-from broker.batch import Part, publish_all
+from broker.batch import BATCH, Part, publish_all
 from broker.bus import Bus
 from broker.errors import Unavailable
 from broker.requests import Failure, ask
@@ -43,10 +45,11 @@ class Homing:
                 message=failure.message,
             )
 
-    async def tell(self, site: str, refusal: outbox.Refusal) -> None:
-        """Put it into the outbox."""
-        part = Part(outbox.told(site), outbox.encode(refusal))
-        await publish_all(self._bus, [part], timeout_s=PUT_S)
+    async def tell(self, site: str, refusals: Sequence[outbox.Refusal]) -> None:
+        """Put them into the outbox."""
+        parts = [Part(outbox.told(site), outbox.encode(each)) for each in refusals]
+        for start in range(0, len(parts), BATCH):
+            await publish_all(self._bus, parts[start : start + BATCH], timeout_s=PUT_S)
 
     async def _check(self, event: events.Message | events.Change, members: Members) -> None:
         kind, tokens = subjects.parse(event.chat_id)

@@ -1,24 +1,25 @@
-"""Brings what waits in the outbox to one peer, in order, and starts again where the peer is.
+"""Brings what waits in a box to one peer, in order, and starts again where the peer is.
 
-The peer says how far it is, so nothing here has to be remembered; what it has taken is removed from
-the outbox, but for submissions, which stay until they come back in their chat's order.
+The peer says how far it is, so nothing here has to be remembered; what it has taken is removed, but
+for submissions, which stay until they come back in their chat's order.
 """
 
 import asyncio
 import hashlib
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
-from broker import outbox
+from broker import outbox, subjects
 from broker.bus import Bus
 from broker.errors import BrokerError, Unavailable
 from broker.federation import Postal, read
-from broker.links import Links, Taken
+from broker.links import Links, Taken, way
 from broker.log import Log, LogState, Stored
 from broker.relay import Link
 from broker.streams import purge
@@ -39,15 +40,17 @@ _log = logging.getLogger("hikyaku.relay")
 
 
 class Where(Struct, kw_only=True):
-    """Asks how far the peer is with this site's outbox; `machines` are this site's numbers."""
+    """Asks how far the peer is with one of this site's boxes; `machines` are its numbers."""
 
+    box: outbox.Box
     epoch: str
     machines: tuple[int, int]
 
 
 class Batch(Struct, kw_only=True):
-    """Parcels, each with its place in the outbox; `after` is the place of the one before."""
+    """Parcels, each with its place in the box; `after` is the place of the one before."""
 
+    box: outbox.Box
     epoch: str
     after: int
     parcels: list[tuple[int, Raw]]
@@ -71,17 +74,26 @@ def digest(parcel: bytes) -> str:
 
 
 class Sender:
-    """The way to one peer. `run` until cancelled."""
+    """Brings one box to one peer. `run` until cancelled."""
 
     def __init__(
-        self, peer: str, bus: Bus, postal: Postal, links: Links, machines: tuple[int, int]
+        self,
+        peer: str,
+        box: outbox.Box,
+        bus: Bus,
+        postal: Postal,
+        links: Links,
+        machines: tuple[int, int],
     ):
         self.peer = peer
+        self._box: outbox.Box = box
+        self._way = way("out", box)
+        self._subject = outbox.waiting(peer, box)
         self._machines = machines
         self._bus = bus
         self._postal = postal
         self._links = links
-        self._log = Log(bus, stream=outbox.STREAM)
+        self._log = Log(bus, stream=outbox.stream(box))
         self._news = asyncio.Event()
         self.connected = False
         self.state = "not tried yet"
@@ -92,8 +104,7 @@ class Sender:
 
     async def run(self) -> None:
         """Send what there is, as it comes, whenever the peer can be reached."""
-        subject = outbox.LIVE + f"{self.peer}.>"
-        sid = self._bus.subscribe(subject, lambda *_: self._news.set())
+        sid = self._bus.subscribe(subjects.LIVE + self._subject, lambda *_: self._news.set())
         pause_s = FIRST_PAUSE_S
         try:
             while True:
@@ -111,14 +122,15 @@ class Sender:
     def _say(self, state: str, *, connected: bool) -> None:
         if state != self.state:
             _log.log(
-                logging.INFO if connected else logging.WARNING, "link to %s: %s", self.peer, state
+                logging.INFO if connected else logging.WARNING,
+                *("link to %s (%s): %s", self.peer, self._box, state),
             )
         self.state, self.connected = state, connected
 
     async def link(self) -> Link:
         """How the link is. Raises `Unavailable`."""
-        at = self.at or (await self._links.taken(self.peer, "out")).seq
-        waiting, first = await self._log.count(outbox.everything(self.peer), at + 1)
+        at = self.at or (await self._links.taken(self.peer, self._way)).seq
+        waiting, first = await self._log.count(self._subject, at + 1)
         return Link(
             site=self.peer,
             connected=self.connected,
@@ -131,9 +143,9 @@ class Sender:
     async def _send(self) -> None:
         """Until something is not as it should be."""
         state = await self._log.state()
-        taken = await self._links.taken(self.peer, "out")
+        taken = await self._links.taken(self.peer, self._way)
         epoch = state.epoch + taken.renewed
-        question = Where(epoch=epoch, machines=self._machines)
+        question = Where(box=self._box, epoch=epoch, machines=self._machines)
         answer = await self._ask("where", question, GREETING_S)
         if answer.state == "taken" and (why := await self._doubtful(answer, taken, state)):
             self._say(why, connected=True)
@@ -142,7 +154,7 @@ class Sender:
         while answer.state in ("taken", "again"):
             self._say("connected", connected=True)
             self._news.clear()
-            page = await self._log.read(outbox.everything(self.peer), self.at + 1, PARCELS)
+            page = await self._log.read(self._subject, self.at + 1, PARCELS)
             if not page.events:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_S):
@@ -155,6 +167,7 @@ class Sender:
                 continue
             parcels = _fitting(page.events, self._pace.size)
             batch = Batch(
+                box=self._box,
                 epoch=epoch,
                 after=self.at,
                 parcels=[(each.seq, Raw(each.data)) for each in parcels],
@@ -166,8 +179,9 @@ class Sender:
             self._taken_at = time.time()
             self.at = answer.at
             after = msgspec.structs.replace(taken, epoch=epoch, seq=self.at)
-            await self._links.take(self.peer, "out", after)
-            await purge(self._bus, outbox.STREAM, outbox.told(self.peer), before=self.at + 1)
+            await self._links.take(self.peer, self._way, after)
+            if self._box == "told":
+                await purge(self._bus, outbox.STREAM, self._subject, before=self.at + 1)
         self._say(_WHY[answer.state], connected=True)
 
     async def _doubtful(self, answer: Answer, taken: Taken, state: LogState) -> str:
@@ -182,7 +196,7 @@ class Sender:
             # Taken and not recorded here, before a crash; unless it was another outbox.
             ours = await self._log.get(answer.at)
             known = ours is None or (
-                ours.subject.startswith(outbox.everything(self.peer)[:-1])
+                ours.subject.startswith(self._subject.removesuffix(">"))
                 and answer.digest in ("", digest(ours.data))
             )
             if answer.at > state.last_seq or not known:
@@ -234,6 +248,49 @@ class Sender:
         payload = msgspec.json.encode(question)
         data = await self._postal.ask(self.peer, verb, payload, timeout_s=timeout_s)
         return read(data, Answer, self.peer)
+
+
+class Senders:
+    """Those of one peer, as tasks of a group."""
+
+    def __init__(self, senders: Sequence[Sender], group: asyncio.TaskGroup):
+        self._senders = senders
+        self._tasks = [group.create_task(each.run()) for each in senders]
+
+    @property
+    def connected(self) -> bool:
+        """Whether the peer takes what it is sent, of all."""
+        return all(each.connected for each in self._senders)
+
+    @property
+    def sent(self) -> int:
+        """How many parcels the peer took."""
+        return sum(each.sent for each in self._senders)
+
+    async def link(self) -> Link:
+        """How the link is; its state is the first that is not as it should be."""
+        links = [await each.link() for each in self._senders]
+        amiss = [each for each in links if each.state != _WHY["taken"]]
+        return Link(
+            site=links[0].site,
+            connected=all(each.connected for each in links),
+            state=(amiss or links)[0].state,
+            waiting=sum(each.waiting for each in links),
+            oldest_s=max(
+                (each.oldest_s for each in links if each.oldest_s is not None), default=None
+            ),
+            last_s=min((each.last_s for each in links if each.last_s is not None), default=None),
+        )
+
+    def cancel(self) -> None:
+        """End them soon."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def end(self) -> None:
+        """End them."""
+        self.cancel()
+        await asyncio.wait(self._tasks)
 
 
 RENEW = "Nothing is sent; see 'A site from a backup' in docs/federation.md"

@@ -6,30 +6,37 @@ and what comes back and is not there was never sent from here.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
+import msgspec
 from msgspec import Struct, field
 
 from broker import events, outbox
 from broker.bus import Bus
+from broker.errors import Refused, Unavailable
 from broker.log import Log, Stored
-from broker.streams import purge
+from broker.streams import delete, purge
 
-LOOK = 200
-"""So many are read at once. Before the one looked for may be some that never come back by
-themselves: the home had them already, with the same `client_id`."""
+BEHIND_S = 5.0
+"""So long a replica of the stream may lag."""
 
-
+POLL_S = 0.05
 AT_ONCE = 20
 PLACES = 1000
 """Of so many chats it is remembered how far they are."""
 
 
 class _Place(Struct):
-    """Where it is in the submissions of a chat; `page` are those behind `seq`, as far as read."""
+    """Where it is in the submissions of a chat; `page` are those behind `seq`, as far as read.
+
+    `refused` is the last one that the home did not take: it says that of others as well, in order.
+    """
 
     seq: int = 0
     page: list[Stored] = field(default_factory=list)
     found: bool = False
+    refused: int = 0
 
 
 class Submissions:
@@ -37,14 +44,16 @@ class Submissions:
 
     def __init__(self, bus: Bus):
         self._bus = bus
-        self._log = Log(bus, stream=outbox.STREAM)
+        self._log = Log(bus, stream=outbox.SUBMITTED)
         self._places: dict[str, _Place] = {}
+        self._refused: list[int] = []
 
     def begin(self) -> None:
         """Forget what was found and not settled."""
-        unsettled = any(place.found for place in self._places.values())
+        unsettled = self._refused or any(place.found for place in self._places.values())
         if unsettled or len(self._places) > PLACES:
             self._places.clear()
+        self._refused.clear()
 
     async def find(self, site: str, event: events.Message | events.Change) -> bool:
         """Whether this was sent from here to `site` and has not come back yet."""
@@ -52,9 +61,16 @@ class Submissions:
         place = self._places.setdefault(subject, _Place())
         if self._found(place, event):
             return True
-        # Others may have been sent since it was read.
-        place.page = (await self._log.read(subject, place.seq + 1, LOOK)).events
-        return self._found(place, event)
+        # Others may have been sent since it was read, and before it may be some that never come
+        # back by themselves: the home had them already, with the same `client_id`.
+        seq = place.seq + 1
+        while page := await self._page(subject, seq):
+            seq = page[-1].seq + 1
+            place.page = page
+            if self._found(place, event):
+                return True
+        place.page = []
+        return False
 
     def _found(self, place: _Place, event: events.Message | events.Change) -> bool:
         for number, stored in enumerate(place.page):
@@ -64,31 +80,83 @@ class Submissions:
                 return True
         return False
 
-    async def refused(self, site: str, chat_id: str, client_id: str) -> bool:
-        """Whether a submission with this `client_id` has not come back; then it has now."""
-        place = self._places.setdefault(outbox.submission(site, chat_id), _Place())
-        page = (await self._log.read(outbox.submission(site, chat_id), place.seq + 1, LOOK)).events
-        for stored in page:
-            event = _submitted(stored)
-            if isinstance(event, events.Message | events.Change) and event.client_id == client_id:
-                place.seq, place.page, place.found = stored.seq, [], True
-                return True
-        return False
+    async def refused(self, site: str, refusal: outbox.Refusal) -> bool:
+        """Whether what the home refuses was sent and has not come back; then it has now.
+
+        What others sent before it is still on its way: a refusal overtakes the chat's events.
+        """
+        subject = outbox.submission(site, refusal.chat_id)
+        place = self._places.setdefault(subject, _Place())
+        before = place.refused
+        seq = await self._sent(subject, refusal, before + 1)
+        if not seq and before:
+            seq = await self._sent(subject, refusal, 1, before)
+        if not seq:
+            return False
+        place.refused = seq
+        place.page = [each for each in place.page if each.seq != seq]
+        self._refused.append(seq)
+        return True
+
+    async def _sent(self, subject: str, refusal: outbox.Refusal, seq: int, last: int = 0) -> int:
+        """The place of the submission that is refused, from `seq` up to `last`, or 0."""
+        while page := await self._page(subject, seq):
+            for stored in page:
+                if last and stored.seq >= last:
+                    return 0
+                event = _submitted(stored)
+                if not isinstance(event, events.Message | events.Change):
+                    continue
+                refused = (event.from_, event.client_id) == (refusal.by, refusal.client_id)
+                if refused and stored.seq not in self._refused:
+                    return stored.seq
+            seq = page[-1].seq + 1
+        return 0
+
+    async def _page(self, subject: str, seq: int) -> list[Stored]:
+        """Some from `seq` on; none if there are no more, and not if only a replica lags."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + BEHIND_S
+        while True:
+            page = (await self._log.read(subject, seq)).events
+            if page or await self._log.last_of(subject) < seq:
+                return page
+            if loop.time() > deadline:
+                raise Unavailable(f"a replica of {outbox.SUBMITTED} is behind for {BEHIND_S:g} s")
+            await asyncio.sleep(POLL_S)
 
     async def settle(self) -> None:
-        """Remove what was found, and what was before it in its chat."""
+        """Remove what was refused; and what was found, with what was before it in its chat."""
+        await _some_at_once(self._delete, [(seq,) for seq in self._refused])
+        self._refused.clear()
         found = [(subject, place) for subject, place in self._places.items() if place.found]
-        for start in range(0, len(found), AT_ONCE):
-            removing = [self._remove(*each) for each in found[start : start + AT_ONCE]]
-            ends = await asyncio.gather(*removing, return_exceptions=True)
-            if errors := [end for end in ends if end is not None]:
-                raise errors[0]
+        await _some_at_once(self._remove, found)
+
+    async def _delete(self, seq: int) -> None:
+        try:
+            await delete(self._bus, outbox.SUBMITTED, seq)
+        except Refused:
+            # It may be gone already: a replica that lags had it still.
+            if not await self._log.deleted(seq):
+                raise
 
     async def _remove(self, subject: str, place: _Place) -> None:
-        await purge(self._bus, outbox.STREAM, subject, before=place.seq + 1)
+        await purge(self._bus, outbox.SUBMITTED, subject, before=place.seq + 1)
         place.found = False
 
 
+async def _some_at_once(
+    do: Callable[..., Awaitable[None]], each: Sequence[tuple[Any, ...]]
+) -> None:
+    for start in range(0, len(each), AT_ONCE):
+        doing = [do(*args) for args in each[start : start + AT_ONCE]]
+        ends = await asyncio.gather(*doing, return_exceptions=True)
+        if errors := [end for end in ends if end is not None]:
+            raise errors[0]
+
+
 def _submitted(stored: Stored) -> events.Event | None:
-    parcel = outbox.decode(stored.data)
-    return events.decode(parcel.data) if isinstance(parcel, outbox.Submitted) else None
+    try:
+        return events.decode(outbox.decode_submitted(stored.data).data)
+    except msgspec.DecodeError:
+        return None  # An edge of a later version wrote it.

@@ -18,14 +18,14 @@ from broker import events, outbox, sites, subjects
 from broker.bus import Bus
 from broker.errors import InvalidName, Unavailable
 from broker.federation import Postal, read
-from broker.links import Links, Taken
+from broker.links import Links, Taken, way
 from broker.renaming import renamed, renamed_chat
 from broker.sites import Names, Sites
 from broker.snowflake import unix_ms
 from store.errors import StoreError
 from store.mirrored import Mirrored, Place
 
-from .copies import CLOCKS_MS, Copier, Copy
+from .copies import CLOCKS_MS, Copier, Copy, too_large
 from .homing import Homing, Members
 from .limits import Limits
 from .sending import PARCELS, Answer, Batch, Where, digest
@@ -35,6 +35,10 @@ _log = logging.getLogger("hikyaku.relay")
 
 
 BELIEVE_S = 3600.0
+
+
+_Way = tuple[str, outbox.Box]
+"""A peer, and one of its boxes: each is taken in its own order, beside the other."""
 
 
 class NotTheirs(Exception):
@@ -73,12 +77,12 @@ class Taker:
         self._homing = homing
         self._check = check
         self._copier = Copier(bus, check)
-        self._submissions: dict[str, Submissions] = {}
+        self._submissions: dict[_Way, Submissions] = {}
         self._bus = bus
-        self._inboxes: dict[str, _Inbox] = {}
+        self._inboxes: dict[_Way, _Inbox] = {}
         self._heard: dict[str, tuple[int, int]] = {}
         self._overlapping: dict[str, str] = {}
-        self._strange: dict[str, str] = {}
+        self._strange: dict[_Way, str] = {}
         self.taken = 0
         self.refused: Counter[str] = Counter()
 
@@ -87,11 +91,11 @@ class Taker:
         postal.serve("where", self._where)
         postal.serve("parcels", self._parcels)
 
-    async def _inbox(self, peer: str) -> _Inbox:
-        inbox = self._inboxes.get(peer)
+    async def _inbox(self, peer: str, box: outbox.Box) -> _Inbox:
+        inbox = self._inboxes.get((peer, box))
         if inbox is None:
-            taken = await self._links.taken(peer, "in")
-            inbox = self._inboxes.setdefault(peer, _Inbox(taken))
+            taken = await self._links.taken(peer, way("in", box))
+            inbox = self._inboxes.setdefault((peer, box), _Inbox(taken))
         return inbox
 
     async def _where(self, peer: str, data: bytes) -> bytes:
@@ -100,15 +104,15 @@ class Taker:
             return _encode(Answer(at=0, state="removed"))
         if self._overlaps(peer, question.machines):
             return _encode(Answer(at=0, state="overlap"))
-        inbox = await self._inbox(peer)
+        inbox = await self._inbox(peer, question.box)
         if _other(inbox.taken, question.epoch):
-            if self._strange.get(peer) != question.epoch:
+            if self._strange.get((peer, question.box)) != question.epoch:
                 _log.error(
                     "%s has another outbox than the one known here; nothing is taken from it. "
                     "See docs/federation.md, 'A site from a backup'",
                     peer,
                 )
-            self._strange[peer] = question.epoch
+            self._strange[peer, question.box] = question.epoch
             return _encode(Answer(at=0, state="stranger"))
         taken = inbox.taken
         return _encode(Answer(at=taken.seq, digest=taken.digest, busy=inbox.busy))
@@ -138,7 +142,7 @@ class Taker:
         batch = read(data, Batch, peer)
         if not self._sites.linked(peer):
             return _encode(Answer(at=0, state="removed"))
-        inbox = await self._inbox(peer)
+        inbox = await self._inbox(peer, batch.box)
         taken = inbox.taken
         if inbox.busy or _other(taken, batch.epoch) or batch.after > taken.seq:
             return _encode(Answer(at=taken.seq, state="again"))
@@ -154,7 +158,7 @@ class Taker:
 
     async def _take(self, peer: str, inbox: _Inbox, batch: Batch) -> None:
         before = inbox.taken
-        work = _Work(self, peer, inbox)
+        work = _Work(self, peer, inbox, batch)
         # Until all is done: what of it is stored already is looked for when it comes again.
         doubt, inbox.doubt = inbox.doubt, PARCELS
         try:
@@ -173,7 +177,7 @@ class Taker:
             at=unix_ms(),
             digest=digest(bytes(raw)),
         )
-        await self._links.take(peer, "in", after)
+        await self._links.take(peer, way("in", batch.box), after)
         inbox.taken = after
         inbox.doubt = max(0, doubt - len(batch.parcels)) if work.doubting else 0
         self.taken += len(batch.parcels)
@@ -183,12 +187,16 @@ class Taker:
 
         Raises `Unavailable`, also while something of the peer is being taken.
         """
-        inbox = await self._inbox(peer)
+        for box in outbox.BOXES:
+            await self._renew(peer, box)
+
+    async def _renew(self, peer: str, box: outbox.Box) -> None:
+        inbox = await self._inbox(peer, box)
         if inbox.busy:
             raise Unavailable(f"something of {peer} is being taken just now; try again")
         inbox.busy = True
         try:
-            await self._links.taken(peer, "in")
+            await self._links.taken(peer, way("in", box))
             known = inbox.taken
             now = unix_ms()
             taken = Taken(
@@ -200,8 +208,8 @@ class Taker:
             )
             # If its log was set back, what it tells has places of which more is known here.
             await self._mirrored.begin_anew(peer)
-            await self._links.take(peer, "in", taken)
-            self._inboxes[peer] = _Inbox(taken)
+            await self._links.take(peer, way("in", box), taken)
+            self._inboxes[peer, box] = _Inbox(taken)
         except StoreError as error:
             raise Unavailable(str(error)) from error
         finally:
@@ -212,11 +220,11 @@ class Taker:
         self.refused[peer] += 1
         _log.error("parcel %d of %s is refused: %s", seq, peer, why[:500])
 
-    def submissions(self, peer: str) -> Submissions:
-        """What users here have sent to the peer."""
-        if peer not in self._submissions:
-            self._submissions[peer] = Submissions(self._bus)
-        return self._submissions[peer]
+    def submissions(self, peer: str, box: outbox.Box) -> Submissions:
+        """What users here have sent to the peer, for what comes of one box."""
+        if (peer, box) not in self._submissions:
+            self._submissions[peer, box] = Submissions(self._bus)
+        return self._submissions[peer, box]
 
 
 class _Work:
@@ -226,17 +234,19 @@ class _Work:
     for one by one: the peer need not have all that was taken, nor in the same order.
     """
 
-    def __init__(self, taker: Taker, peer: str, inbox: _Inbox):
+    def __init__(self, taker: Taker, peer: str, inbox: _Inbox, batch: Batch):
         self._taker = taker
+        self._box = batch.box
         self._peer = peer
         self._inbox = inbox
         self._names: Names = taker._sites.names
         self._copies: list[Copy] = []
         self._old: set[str] = set()
         self._ids: dict[str, set[str]] = {}
+        self._refusals: list[outbox.Refusal] = []
         self._members: Members = set()
         self.doubting = inbox.doubt > 0
-        self._submissions = taker.submissions(peer)
+        self._submissions = taker.submissions(peer, batch.box)
         self._submissions.begin()
         self.told = inbox.taken.told
         self.part = inbox.taken.part
@@ -245,6 +255,8 @@ class _Work:
         """One parcel."""
         try:
             parcel = outbox.decode(data)
+            if isinstance(parcel, outbox.Submitted) != (self._box == "submitted"):
+                raise NotTheirs(f"no parcel of the box {self._box!r}")
             if isinstance(parcel, outbox.Telling):
                 if not (0 <= parcel.seq < 2**63 and 0 <= parcel.part < 2**31):
                     raise NotTheirs("no place in a log")
@@ -262,7 +274,8 @@ class _Work:
                     await self._refusal(parcel, seq)
                 case outbox.Submitted():
                     await self._submitted(parcel)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, OverflowError) as error:
+            # The last: a number that the database cannot hold.
             self._taker.refuse(self._peer, f"not readable: {error}", seq)
         except (InvalidName, NotTheirs) as error:
             self._taker.refuse(self._peer, str(error), seq)
@@ -270,6 +283,11 @@ class _Work:
     async def flush(self) -> None:
         """Store what was gathered, then remove the submissions that came back."""
         copies, self._copies = self._copies, []
+        refusals, self._refusals = self._refusals, []
+        if refusals:
+            # First: what comes back of a chat settles all that was sent before it.
+            self._taker._check()
+            await self._taker._homing.tell(self._peer, refusals)
         await self._store(copies)
         await self._submissions.settle()
 
@@ -319,7 +337,7 @@ class _Work:
         event = renamed(events.decode(parcel.data), self._local)
         if getattr(event, "chat_id", None) != chat_id:
             raise NotTheirs(f"an event of another chat than {chat_id}")
-        copy = self._copy(chat_id, events.encode(event), parcel)
+        copy = self._copy(chat_id, _encoded(event), parcel)
         if isinstance(event, events.Message | events.Change):
             self._check_author(event, chat_id)
             if not (
@@ -367,13 +385,14 @@ class _Work:
             raise NotTheirs(f"{user!r} is no user of this site")
         if self._names.site_of(event.group_id) != self._peer:
             raise NotTheirs(f"the group {event.group_id!r} does not live there")
+        copy = self._copy(subjects.user(user), _encoded(event), parcel)
         await self.flush()
         mirrored, group, place = self._taker._mirrored, event.group_id, _place(parcel)
         if isinstance(event, events.MemberAdded):
             await mirrored.join(group, place, event.kind, [user], size=event.size)
         else:
             await mirrored.remove(group, place, [user], size=event.size)
-        self._copies.append(self._copy(subjects.user(user), events.encode(event), parcel))
+        self._copies.append(copy)
 
     async def _group(self, parcel: outbox.GroupPage) -> None:
         page = renamed(parcel, self._local)
@@ -393,7 +412,7 @@ class _Work:
 
     async def _refusal(self, parcel: outbox.Refusal, seq: int) -> None:
         local = renamed(parcel, self._local)
-        if not await self._submissions.refused(self._peer, local.chat_id, local.client_id):
+        if not await self._submissions.refused(self._peer, local):
             return  # It is known already.
         refused = events.WriteRefused(
             id=local.id,
@@ -404,9 +423,7 @@ class _Work:
         )
         name = f"{seq}:{digest(outbox.encode(parcel))}"
         old = self._inbox.taken.anew > 0
-        self._copies.append(
-            self._named(subjects.user(local.by), events.encode(refused), name, old=old)
-        )
+        self._copies.append(self._named(subjects.user(local.by), _encoded(refused), name, old=old))
 
     # --- what the peer's users write in chats that live here ---
 
@@ -419,18 +436,17 @@ class _Work:
             raise NotTheirs(f"{event.from_!r} is not its user")
         if self._names.home_of(chat_id) is not None:
             raise NotTheirs(f"the chat {chat_id} does not live here")
+        data = _encoded(event)
         if isinstance(event, events.Change):
             await self.flush()
         refusal = await self._taker._homing.refusal(event, self._members)
         if refusal is not None:
-            await self.flush()
-            self._taker._check()
-            await self._taker._homing.tell(self._peer, refusal)
+            self._refusals.append(refusal)
             return
         msg_id = subjects.message_id_header(event.from_, event.client_id)
         if events.decode_identity(parcel.data).at < self._inbox.taken.anew + CLOCKS_MS:
             self._old.add(msg_id)
-        self._copies.append(Copy(chat_id, events.encode(event), msg_id))
+        self._copies.append(Copy(chat_id, data, msg_id))
 
 
 def _other(taken: Taken, epoch: str) -> bool:
@@ -444,6 +460,14 @@ def _place(parcel: outbox.Telling) -> Place:
 
 def _roles(roles: dict[str, str] | None) -> dict[str, outbox.Role]:
     return msgspec.convert(roles or {}, dict[str, outbox.Role])
+
+
+def _encoded(event: events.Event) -> bytes:
+    """As it is stored; longer names may have made it larger than the log takes."""
+    data = events.encode(event)
+    if too_large(data):
+        raise NotTheirs(f"an event of {len(data)} bytes is too large")
+    return data
 
 
 _encode = msgspec.json.Encoder().encode

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
+import msgspec
 from msgspec import Raw, Struct, field
 
 from broker import events, outbox, subjects
@@ -69,6 +70,7 @@ class Teller:
         self.parcels = 0
         self.behind = 0
         self.missed = 0
+        self.unreadable = 0
 
     async def run(self) -> None:
         """Look through the log, as it grows."""
@@ -216,7 +218,13 @@ class Teller:
         site = self._sites.names.site_of(user)
         if site is None:
             return {}
-        event = events.decode_own(stored.data)
+        try:
+            event = events.decode_own(stored.data)
+        except msgspec.DecodeError as error:
+            # A later version wrote it, or nobody should have: the rest is told all the same.
+            self.unreadable += 1
+            _log.error("event %d of the log is not told to other sites: %s", stored.seq, error)
+            return {}
         if not isinstance(event, events.MemberAdded | events.MemberRemoved):
             return {}
         if self._sites.names.site_of(event.group_id) is not None:

@@ -8,11 +8,12 @@ from uuid import uuid4
 
 from prometheus_client.core import Metric
 
+from broker import outbox
 from broker.bus import Bus
 from broker.errors import BrokerError
 from broker.federation import Postal
 from broker.links import Links as Records
-from broker.links import Taken
+from broker.links import Taken, way
 from broker.metrics import counter, gauge
 from broker.relay import SERVICE, Link, Links, LinksFound, Renew, Renewed
 from broker.requests import Failure, Responder
@@ -25,7 +26,7 @@ from .files import FilePieces
 from .homing import Homing
 from .limits import Limits
 from .presence import Shown, Watcher
-from .sending import Sender
+from .sending import Sender, Senders
 from .taking import Taker
 from .telling import Teller
 from .whispers import Whispers
@@ -112,7 +113,7 @@ class RelayWorker:
         self._whispers = Whispers(bus, self._postal, self.sites, mirrored)
         self._watcher = Watcher(bus, self._postal, self.sites, lease_s=presence_lease_s)
         self._shown = Shown(bus, self._postal, self.sites)
-        self._senders: dict[str, tuple[Sender, asyncio.Task[None]]] = {}
+        self._senders: dict[str, Senders] = {}
         self._waiting: dict[str, Link] = {}
 
     async def __aenter__(self) -> "RelayWorker":
@@ -141,19 +142,22 @@ class RelayWorker:
                 self._changed.clear()
                 for site in list(self._senders):
                     if not self.sites.linked(site):
-                        self._senders.pop(site)[1].cancel()
+                        self._senders.pop(site).cancel()
                 for site in self.sites.peers:
                     if self.sites.linked(site) and site not in self._senders:
-                        sender = Sender(site, self._bus, self._postal, self._links, self._machines)
-                        self._senders[site] = (sender, group.create_task(sender.run()))
+                        senders = [
+                            Sender(site, box, self._bus, self._postal, self._links, self._machines)
+                            for box in outbox.BOXES
+                        ]
+                        self._senders[site] = Senders(senders, group)
                 await self._changed.wait()
 
     async def _measure(self) -> None:
         """Look again and again how much waits."""
         while True:
-            for sender, _ in list(self._senders.values()):
+            for site, senders in list(self._senders.items()):
                 with suppress(BrokerError):
-                    self._waiting[sender.peer] = await sender.link()
+                    self._waiting[site] = await senders.link()
             await asyncio.sleep(MEASURE_S)
 
     async def _renew(self, question: Renew) -> Renewed:
@@ -162,13 +166,13 @@ class RelayWorker:
         if not self.sites.linked(site):
             raise Failure("not_found", f"there is no link to the site {site!r}")
         if site in self._senders:
-            _, task = self._senders.pop(site)
-            task.cancel()
-            await asyncio.wait([task])
+            await self._senders.pop(site).end()
         try:
             await self._taker.renew(site)
-            await self._links.taken(site, "out")
-            await self._links.take(site, "out", Taken(renewed=uuid4().hex[:8]))
+            renewed = Taken(renewed=uuid4().hex[:8])
+            for box in outbox.BOXES:
+                await self._links.taken(site, way("out", box))
+                await self._links.take(site, way("out", box), renewed)
         except BrokerError as error:
             raise Failure("unavailable", str(error), retryable=True) from error
         finally:
@@ -177,7 +181,7 @@ class RelayWorker:
         return Renewed()
 
     async def _links_now(self, _: Links) -> LinksFound:
-        found = [await sender.link() for sender, _task in self._senders.values()]
+        found = [await senders.link() for senders in self._senders.values()]
         found += [
             Link(site=site, connected=False, state="removed", waiting=0)
             for site in self.sites.peers
@@ -187,7 +191,7 @@ class RelayWorker:
 
     def metrics(self) -> Iterable[Metric]:
         """For `/metrics`."""
-        senders = {site: sender for site, (sender, _) in self._senders.items()}
+        senders = dict(self._senders)
         yield gauge(
             "hikyaku_link_connected",
             "Whether the linked site takes what it is sent.",
@@ -247,6 +251,11 @@ class RelayWorker:
             "hikyaku_relay_missed_total",
             "Events that left the log before other sites could be told.",
             self._teller.missed,
+        )
+        yield counter(
+            "hikyaku_relay_unreadable_total",
+            "Events and whispers that other sites were not told, for they could not be read.",
+            self._teller.unreadable + self._whispers.unreadable,
         )
         yield counter(
             "hikyaku_relay_taken_total", "Parcels taken from other sites.", self._taker.taken
