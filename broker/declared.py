@@ -5,9 +5,9 @@ from .config import BrokerConfig
 from .streams import Stream, bucket, chat_stream
 
 
-def declared(config: BrokerConfig, *, first_seq: int = 1) -> list[Stream]:
-    """Streams and buckets, in order of creation; the log, if it is made now, from `first_seq`."""
-    return [chat_stream(config, first_seq=first_seq), *beside(config)]
+def declared(config: BrokerConfig) -> list[Stream]:
+    """Streams and buckets, in order of creation."""
+    return [chat_stream(config), *beside(config)]
 
 
 def beside(config: BrokerConfig) -> list[Stream]:

@@ -8,6 +8,7 @@
     ├── Conflict         `expect_seq` was not the chat's last seq
     └── Retryable
         ├── Unavailable  NATS or JetStream does not answer, or not in time
+        │   ├── HalfMade      the log is being made; it is there in a moment
         │   └── NoResponders  nobody serves the subject just now; nothing was done
         └── Overloaded   a bound was reached: the commit queue's, or the log's size
 
@@ -79,6 +80,13 @@ class Retryable(BrokerError):
 
 class Unavailable(Retryable):
     """No answer, or not in time; the outcome of a write is unknown."""
+
+
+class HalfMade(Unavailable):
+    """The log is being made (`broker.making`), and not to be used yet."""
+
+    def __init__(self) -> None:
+        super().__init__("the log is being made")
 
 
 class NoResponders(Unavailable):

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from .bus import Bus, Reply
-from .errors import Overloaded, Refused, Unavailable
+from .errors import HalfMade, Overloaded, Refused, Unavailable
 
 STREAM = "CHAT"
 BATCH = 1000
@@ -26,6 +26,9 @@ MULTI_LAST = 1024
 TIMEOUT_S = 5.0
 NO_STREAM = 10059
 """The error code when there is no such stream."""
+
+BEGINS = "begins"
+"""In the metadata of a log that is half made: where it begins if it is empty."""
 
 QUIET_S = 2.0
 
@@ -164,12 +167,14 @@ class Log:
         self._batches = asyncio.Semaphore(PARALLEL_BATCHES)
 
     async def state(self, *, timeout_s: float = TIMEOUT_S) -> LogState:
-        """Epoch, sequences and size, as the stream's leader knows them."""
+        """Epoch, sequences and size, as the stream's leader knows them. Raises `HalfMade`."""
         reply = await self._bus.request(self._info, timeout_s=timeout_s)
         info = _checked(reply)
         assert info.state is not None
         assert info.config is not None
         metadata = info.config.metadata
+        if BEGINS in metadata:
+            raise HalfMade
         state = info.state
         return LogState(
             *(metadata.get("epoch", ""), state.first_seq, state.last_seq),

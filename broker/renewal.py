@@ -73,7 +73,6 @@ async def renew(bus: Bus, config: BrokerConfig, taken: Taken, *, place: int) -> 
     """Make the log out of what `restore_log` left; gives its epoch. Raises `BrokerError`."""
     metadata = taken.config["metadata"]
     renewed = chat_stream(config).config
-    renewed.pop("first_seq")
     renewed["metadata"] = {
         **{name: value for name, value in metadata.items() if not name.startswith("_nats")},
         "epoch": new_epoch(),

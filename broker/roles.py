@@ -84,9 +84,11 @@ def _pinged(worker: str) -> str:
 
 
 def _makes_streams() -> tuple[str, ...]:
+    """The purge moves a new log to where it begins (`broker.making`)."""
     verbs = ("CREATE", "UPDATE", "INFO")
     streams = [each.name for each in declared(BrokerConfig())]
-    return tuple(f"{_API}STREAM.{verb}.{stream}" for stream in streams for verb in verbs)
+    made = tuple(f"{_API}STREAM.{verb}.{stream}" for stream in streams for verb in verbs)
+    return (*made, f"{_API}STREAM.PURGE.{STREAM}")
 
 
 _DM, _GROUP, _USER = CHAT_SUBJECTS

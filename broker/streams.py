@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from .bus import Bus
 from .config import BrokerConfig
-from .errors import NewerLayout, Refused
-from .log import NO_STREAM, STREAM, ApiError, api_error
+from .errors import HalfMade, NewerLayout, Refused
+from .log import BEGINS, NO_STREAM, STREAM, ApiError, api_error
 from .subjects import CHAT_SUBJECTS, LIVE
 
 API_TIMEOUT_S = 10.0
@@ -49,15 +49,14 @@ class Consumer(Struct, frozen=True):
     config: dict[str, Any]
 
 
-def chat_stream(config: BrokerConfig, *, first_seq: int = 1) -> Stream:
+def chat_stream(config: BrokerConfig) -> Stream:
     """The log. When it is full it refuses (`discard: new`); it never drops what is stored.
 
-    `first_seq` is where it begins if it is made now.
+    Where it begins is not said here: see `broker.making`.
     """
     return Stream(
         STREAM,
         {
-            "first_seq": first_seq,
             "subjects": list(CHAT_SUBJECTS),
             "storage": "file",
             "retention": "limits",
@@ -118,7 +117,7 @@ async def ensure(bus: Bus, streams: list[Stream], consumers: list[Consumer] | No
     """Create what is missing and update what differs.
 
     Raises `Unavailable` when JetStream does not answer, `Refused` when a change is not possible,
-    `NewerLayout` when a stream belongs to a later version.
+    `NewerLayout` when a stream belongs to a later version, `HalfMade` while a log is being made.
     """
     for stream in streams:
         await _ensure_stream(bus, stream)
@@ -154,6 +153,16 @@ async def update(bus: Bus, stream: Stream) -> bool:
         return False
 
 
+async def finish(bus: Bus, stream: Stream, metadata: dict[str, str]) -> None:
+    """Give a stream its whole configuration, and this metadata instead of what it has.
+
+    Raises as `ensure` does.
+    """
+    present = (await call(bus, f"STREAM.INFO.{stream.name}"))["config"]
+    wanted = {"name": stream.name, **stream.config, "metadata": _metadata(stream, metadata)}
+    await call(bus, f"STREAM.UPDATE.{stream.name}", {**present, **wanted})
+
+
 async def purge(bus: Bus, stream: str, subject: str, *, before: int) -> None:
     """Remove what a stream has on a subject before a sequence. Raises as `ensure` does."""
     await call(bus, f"STREAM.PURGE.{stream}", {"filter": subject, "seq": before})
@@ -187,14 +196,15 @@ async def _update_stream(bus: Bus, stream: Stream) -> None:
         return
     has: dict[str, str] = present.get("metadata") or {}
     wanted = {"name": stream.name, **stream.config, "metadata": _metadata(stream, has)}
-    if "first_seq" in wanted:
-        wanted["first_seq"] = present.get("first_seq")
     if any(present.get(key) != value for key, value in wanted.items()):
         await call(bus, f"STREAM.UPDATE.{stream.name}", {**present, **wanted})
 
 
 async def check_usable(bus: Bus, stream: str) -> None:
-    """For those who make no streams. Raises `NewerLayout`, and `Refused` while it is restored."""
+    """For those who make no streams.
+
+    Raises `NewerLayout`, `HalfMade`, and `Refused` while it is restored.
+    """
     _usable(stream, (await call(bus, f"STREAM.INFO.{stream}"))["config"])
 
 
@@ -203,6 +213,8 @@ def _usable(name: str, present: dict[str, Any]) -> int:
     layout, least = layout_of(present.get("metadata") or {})
     if least > LAYOUT:
         raise NewerLayout(name, layout, least, LAYOUT)
+    if BEGINS in (present.get("metadata") or {}):
+        raise HalfMade
     if "mirror" in present:
         raise Refused(
             0,

@@ -3,7 +3,9 @@
 It is raised far ahead and seldom, and always before anything is written that lies above it. So it
 holds at any moment, also for what a process has in hand when the log is lost.
 
-Collection `log`: `_id` "floor", `seq`.
+Beside it stands which log it is, for one that comes back without its description.
+
+Collection `log`: `_id` "floor", `seq`; `_id` "epoch", `epoch`.
 """
 
 from typing import Any
@@ -15,6 +17,7 @@ from .database import Database, Document
 STEP = 1_000_000
 NEWEST = 200
 _FLOOR = "floor"
+_EPOCH = "epoch"
 
 
 class LogFloor:
@@ -37,6 +40,18 @@ class LogFloor:
             change = {"$max": {"seq": Int64(floor)}}
             await self._log.update_one({"_id": _FLOOR}, change, upsert=True)
         self._known = max(self._known, floor)
+
+    async def remember(self, epoch: str) -> None:
+        """This is the log from which MongoDB is written."""
+        with self._database.errors():
+            change = {"$set": {"epoch": epoch}}
+            await self._log.update_one({"_id": _EPOCH}, change, upsert=True)
+
+    async def epoch(self) -> str:
+        """What was remembered last, or empty."""
+        with self._database.errors():
+            found: Document | None = await self._log.find_one({"_id": _EPOCH})
+        return str(found["epoch"]) if found is not None else ""
 
     async def seen(self) -> int:
         """A seq that was certainly reached: of what is above it, little can be here.

@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from broker.bus import Bus
 from broker.config import BrokerConfig
 from broker.declared import beside
-from broker.errors import BrokerError, OlderLog, Unavailable
+from broker.errors import BrokerError, HalfMade, OlderLog, Unavailable
 from broker.log import STREAM, Log, LogState
-from broker.streams import Consumer, chat_stream, check_usable, create, ensure, names, update
+from broker.making import Made, begin_log, finish_log
+from broker.streams import Consumer, chat_stream, check_usable, ensure, names, update
 from store.errors import StoreError
 from store.log_floor import LogFloor
 
@@ -32,7 +33,8 @@ async def _nothing() -> None:
 
 
 class BusKeeper:
-    """Any number of processes may have one. `makes`: this one may make streams.
+    """Any number of processes may have one. `makes`: this one may make streams. `remembers`: it
+    notes in MongoDB which log it is.
 
     `others` are connections that may say nothing for long: they are asked too, so that one notices
     when its server is cut off from the rest.
@@ -46,10 +48,12 @@ class BusKeeper:
         consumers: list[Consumer],
         *,
         makes: bool,
+        remembers: bool = False,
         others: Sequence[Bus] = (),
     ) -> None:
         self._bus = bus
         self._makes = makes
+        self._remembers = remembers
         self._others = others
         self._config = config
         self._floor = floor
@@ -73,12 +77,32 @@ class BusKeeper:
 
     async def _make_streams(self) -> None:
         await ensure(self._bus, beside(self._config))
-        if await update(self._bus, chat_stream(self._config)):
+        try:
+            there = await update(self._bus, chat_stream(self._config))
+        except HalfMade:
+            there = await finish_log(self._bus, self._config, self._known) is None
+        if there:
             await self._compare()
         else:
-            first_seq = await self._floor.read() + 1
-            if await create(self._bus, chat_stream(self._config, first_seq=first_seq)):
-                _log.warning("there was no log; a new one begins at %d", first_seq)
+            await begin_log(self._bus, self._config, await self._floor.read() + 1)
+            await finish_log(self._bus, self._config, self._known)
+
+    async def _known(self, made: Made) -> str:
+        """The epoch of a log that was made, or came back. Raises `OlderLog`."""
+        if not made.kept:
+            _log.warning("there was no log; a new one begins at %d", made.last_seq + 1)
+            return made.epoch
+        seen = await self._floor.seen()
+        if made.last_seq < seen:
+            raise OlderLog(made.last_seq, seen, "MongoDB has")
+        # It is the same log with the same events: cursors go on, if it is known which one it was.
+        epoch = await self._floor.epoch() or made.epoch
+        _log.error(
+            "the log's description was lost on NATS' disk; its %d events, up to %d, are kept",
+            made.kept,
+            made.last_seq,
+        )
+        return epoch
 
     async def _look(self) -> set[str]:
         asked = (names(each) for each in (self._bus, *self._others))
@@ -135,6 +159,9 @@ class BusKeeper:
                 said = ""
             except OlderLog:
                 raise
+            except HalfMade:
+                # Who began with it may have died.
+                whole = False
             except (BrokerError, StoreError) as error:
                 if str(error) != said:
                     _log.warning("the bus is not looked after for now: %s", error)
@@ -145,4 +172,6 @@ class BusKeeper:
         state = await self._state(self._last_seq, self._epoch)
         if state.epoch == self._epoch and state.last_seq < self._last_seq:
             raise OlderLog(state.last_seq, self._last_seq, "this worker has seen")
+        if self._remembers and state.epoch != self._epoch:
+            await self._floor.remember(state.epoch)
         self._epoch, self._last_seq = state.epoch, state.last_seq

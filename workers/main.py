@@ -306,7 +306,12 @@ async def _begin(
     # Others ask how far `persist` is.
     consumers = [CONSUMER, *own] if makes else list(own)
     floor = LogFloor(database)
-    keeper = BusKeeper(publishing, config.broker, floor, consumers, makes=makes, others=[asking])
+    keeper = BusKeeper(
+        *(publishing, config.broker, floor, consumers),
+        makes=makes,
+        remembers=name == "persist",
+        others=[asking],
+    )
 
     async def connected() -> None:
         await publishing.wait_connected(CONNECT_S)

@@ -12,6 +12,7 @@ from broker.dead import DeadLetters
 from broker.log import Log
 from broker.requests import ask
 from store.config import StoreConfig
+from store.database import Database
 from store.database import connect as connect_database
 from store.log_floor import STEP
 from tests.brokers import api, make_bus
@@ -137,6 +138,46 @@ async def test_nats_killed_and_its_store_wiped(fresh_site: Site) -> None:
     assert "restored" in site.query.process.log.read_text()
     for edge in site.edges:
         assert trouble(edge) == [line for line in trouble(edge) if "the log changed" in line]
+
+
+async def test_the_description_of_the_log_is_lost(fresh_site: Site) -> None:
+    """Its events are on the disk, and kept: also what MongoDB has not yet; cursors go on."""
+    site = fresh_site
+    await site.start()
+    alice, bob = names("alice", "bob")
+    async with Clients() as connect, make_bus(site.nats.url) as bus:
+        await bus.wait_connected(10)
+        one = await connect(site.edges[0], alice)
+        two = await connect(site.edges[1], bob)
+        said = [await one.say(bob, "in MongoDB")]
+        await until_persisted(bus)
+        await two.until("chat", content="in MongoDB")
+        cursor = two.cursor
+        await two.close()
+        async with connect_database(StoreConfig(url=site.mongo.url)) as database:
+            await until(lambda: _remembered(database))
+        site.persist.process.kill()
+        said += [await one.say(bob, f"in the log {number}") for number in range(20)]
+
+        site.nats.process.end()
+        (description,) = site.nats.process.log.parent.glob("**/CHAT/meta.sum")
+        description.write_bytes(b"")
+        await site.nats.start()
+        site.persist.process.start()
+        await ready(site)
+        two = await connect(site.edges[1], bob, cursor=cursor)
+        assert (await two.until("caught_up"))["recovered"] is True
+        assert two.contents() == [f"in the log {number}" for number in range(20)]
+        await until_persisted(bus)
+        found = await page(two, said[0]["chat_id"])
+        assert [each["id"] for each in reversed(found)] == [each["message_id"] for each in said]
+        assert (await two.say(alice, "after"))["seq"] == said[-1]["seq"] + 1
+    logs = [each.process.log.read_text() for each in (site.worker, site.persist)]
+    assert any("21 events" in each and "are kept" in each for each in logs)
+
+
+async def _remembered(database: Database) -> bool:
+    return await database["log"].find_one({"_id": "epoch"}) is not None
 
 
 async def test_an_older_copy_of_the_data_of_nats_is_not_used(fresh_site: Site) -> None:

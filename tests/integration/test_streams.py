@@ -19,11 +19,8 @@ from broker.streams import (
     bucket,
     chat_stream,
     check_usable,
-    create,
     ensure,
     layout_of,
-    names,
-    update,
 )
 from tests.brokers import api, commit_all, make_bus
 from tests.servers import Nats, eventually
@@ -203,25 +200,6 @@ async def test_the_shortest_age_that_can_be_set_is_possible(nats: Nats) -> None:
         await bus.wait_connected(10)
         await ensure(bus, declared(BrokerConfig(max_age_s=120.0)))
         assert (await config_of(bus, "CHAT"))["max_age"] == 120_000_000_000
-
-
-async def test_a_log_begins_where_it_is_told_and_only_when_it_is_made(nats: Nats) -> None:
-    async with make_bus(nats.url) as bus:
-        await bus.wait_connected(10)
-        log = chat_stream(BrokerConfig(), first_seq=1_000_001)
-        assert await update(bus, log) is False
-        assert await names(bus) == set()
-        assert await create(bus, log) is True
-        assert await names(bus) == {"CHAT"}
-        before = await Log(bus).state()
-        assert (before.first_seq, before.last_seq) == (1_000_001, 1_000_000)
-        assert await commit_all(bus, [("group.a", b"x")]) == [1_000_001]
-        assert await create(bus, chat_stream(BrokerConfig(), first_seq=5)) is False
-        assert await update(bus, chat_stream(BrokerConfig(max_bytes=5_000_000), first_seq=7))
-        await ensure(bus, declared(BrokerConfig(), first_seq=9))
-        assert (await Log(bus).state()).epoch == before.epoch
-        assert (await config_of(bus, "CHAT"))["first_seq"] == 1_000_001
-        assert await names(bus) == {each.name for each in declared(BrokerConfig())}
 
 
 # --- layouts ---
