@@ -37,12 +37,16 @@ class FindMessage(Struct, kw_only=True):
 
 
 class FoundMessage(Struct, kw_only=True):
-    """A message that is there; `manager`: the asker is an owner or admin of its group."""
+    """A message that is there; `manager`: the asker is an owner or admin of its group.
+
+    `attached`: it has files, so that it may be without content.
+    """
 
     seq: int
     author: str
     deleted: bool
     manager: bool
+    attached: bool = False
 
 
 class Chats(Struct, kw_only=True):

@@ -90,6 +90,8 @@ def _change(
     edge, user = asker.edge, asker.user
     if isinstance(request, frames.Edit) and found.author != user.user_id:
         raise Failure("forbidden", "only its author edits a message")
+    if isinstance(request, frames.Edit) and not (request.content or found.attached):
+        raise Failure("invalid", "content: must not be empty; delete the message instead")
     if isinstance(request, frames.Delete) and not (found.author == user.user_id or found.manager):
         raise Failure("forbidden", "only its author or an admin of the group deletes a message")
     if found.deleted and not isinstance(request, frames.Delete):
@@ -129,9 +131,7 @@ def _changed(
 
 
 def check_content(asker: "Asker", content: str) -> None:
-    """Raises `Failure` for content over the limit, or an edit to nothing."""
-    if not content:
-        raise Failure("invalid", "content: must not be empty; delete the message instead")
+    """Raises `Failure` for content over the limit."""
     limit = asker.edge.config.limits.content_bytes
     if len(content.encode()) > limit:
         raise Failure("too_large", f"content: at most {limit} bytes of UTF-8")

@@ -214,6 +214,7 @@ class QueryWorker:
             seq=int(found["seq"]),
             author=found["from"],
             deleted="deleted_seq" in found,
+            attached=bool(found.get("attachments")),
             manager=await self._manages(question.by, question.chat_id),
         )
 

@@ -76,6 +76,18 @@ async def test_a_message_carries_files_and_what_they_are(site: FileSite) -> None
         assert live["files"] == files[:1]
 
 
+async def test_what_is_written_to_files_can_be_taken_away(site: FileSite) -> None:
+    alice, bob = names("alice", "bob")
+    async with Clients() as connect, Web(site.edges[0], alice) as a:
+        sender = await connect(site.edges[0], alice)
+        file = await a.upload(subjects.dm(alice, bob), b"text", "y.txt")
+        ack = await sender.say(bob, "look", attachments=[file["id"]])
+        change = {"chat_id": ack["chat_id"], "message_id": ack["message_id"], "content": ""}
+        assert (await sender.write("edit", **change))["type"] == "ack"
+        (found,) = (await sender.ask("history", chat_id=ack["chat_id"]))["messages"]
+        assert (found["content"], found["files"]) == ("", [file])
+
+
 async def test_files_of_others_and_of_other_chats_are_not_attached(site: FileSite) -> None:
     alice, bob, carol = names("alice", "bob", "carol")
     async with Clients() as connect, Web(site.edges[0], alice) as a, Web(site.edges[0], bob) as b:
