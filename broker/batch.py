@@ -9,9 +9,9 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct
 
+from .api_error import ApiError, api_error
 from .bus import Bus, Reply, publication
 from .errors import Conflict, Unavailable
-from .log import ApiError, api_error
 
 BATCH = 500
 """Messages in a batch; JetStream takes 1,000."""

@@ -3,9 +3,9 @@
 import msgspec
 from msgspec import Struct
 
+from .api_error import ApiError, api_error
 from .batch import Part, publish_all
 from .bus import Bus
-from .log import ApiError, api_error
 
 TIMEOUT_S = 2.0
 MARKER_TTL_S = 1

@@ -20,9 +20,10 @@ import msgspec
 from msgspec import Struct
 from prometheus_client import Metric
 
+from .api_error import ApiError, api_error
 from .bus import MAX_PAYLOAD_BYTES, Bus, Reply, publication
 from .errors import BrokerError, Conflict, Overloaded, Refused, Unavailable
-from .log import ApiError, Log, api_error
+from .log import Log
 from .metrics import Spread, counter, gauge, histogram
 
 BATCH_MESSAGES = 500
@@ -332,13 +333,18 @@ class Committer:
         raise api_error(ack.error)
 
     async def _resolve_conflict(self, item: _Item) -> Committed:
-        """A wrong last sequence may be our own doing, when an earlier attempt was stored."""
+        """A wrong last sequence may be our own doing, when an earlier attempt was stored.
+
+        If it is not wrong after all, something is being stored just now, maybe that attempt.
+        """
         assert item.expect_seq is not None
         following = await self._log_reader.next(item.subject, item.expect_seq + 1)
         if following is not None and following[1] == item.msg_id:
             return Committed(following[0].seq, following[0].data)
-        present = await self._log_reader.last([item.subject])
-        raise Conflict(present[0].seq if present else 0)
+        present = await self._log_reader.newest(item.subject)
+        if present == item.expect_seq:
+            raise Unavailable(f"something is being stored after event {present}")
+        raise Conflict(present)
 
     async def _first(self, seq: int) -> bytes:
         """The event at `seq`, which was stored; a lagging replica may need to be asked again."""

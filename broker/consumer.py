@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Struct
 from prometheus_client import Metric
 
+from .api_error import ApiError, api_error
 from .bus import Bus, status_of
 from .errors import Unavailable
-from .log import ApiError, Log, api_error
+from .log import Log
 from .metrics import counter, gauge
 from .streams import NANOSECOND, Consumer
 

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from .api_error import ApiError, api_error
 from .bus import Bus
 from .config import BrokerConfig
 from .consumer import Delivery
-from .log import ApiError, api_error
 from .streams import API_TIMEOUT_S, NANOSECOND, Stream
 
 NAME = "DEAD"

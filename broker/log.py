@@ -1,7 +1,10 @@
 """The log: the stream CHAT, read by Direct Get (ADR-31).
 
-Direct Get may be answered by a replica that lags, so a caller that knows that a sequence exists
-repeats until it has it. Batched gets end with status 204 and the number still pending.
+Direct Get may be answered by a replica that lags, and every question by another one. `last` and
+`read_all` therefore look whether what answered has all up to a sequence that the caller knows of,
+and ask again until it has; so does `existing`. With one server that costs no question. `read` and
+`get` give what there is, to those who follow the log anyway. Batched gets end with status 204 and
+the number still pending.
 """
 
 import asyncio
@@ -14,8 +17,11 @@ from typing import NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct
 
+from .api_error import ApiError, api_error
 from .bus import Bus, Reply
-from .errors import HalfMade, Overloaded, Refused, Unavailable
+from .errors import HalfMade, Refused, Unavailable
+from .lag import Behind, Lag
+from .subjects import matches
 
 STREAM = "CHAT"
 BATCH = 1000
@@ -48,20 +54,13 @@ class Stored(NamedTuple):
 class Page(NamedTuple):
     """Events in order of seq, and how many more match after the last.
 
-    `up_to` is the sequence at which a `snapshot` was taken, 0 if the server did not say.
+    `up_to` is the last sequence that the replica had which answered `last` or a `snapshot`, 0 if it
+    did not say: it does only with events.
     """
 
     events: list[Stored]
     pending: int
     up_to: int = 0
-
-
-class ApiError(Struct):
-    """An error of the JetStream API (ADR-7)."""
-
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
 
 
 class StreamState(Struct):
@@ -79,6 +78,7 @@ class StreamConfig(Struct):
 
     metadata: dict[str, str] = {}
     max_bytes: int = -1
+    num_replicas: int = 1
 
 
 class StreamInfo(Struct):
@@ -91,6 +91,10 @@ class StreamInfo(Struct):
 
 class _Found(Struct):
     seq: int = 0
+    subject: str = ""
+    time: str = ""
+    hdrs: bytes = b""
+    data: bytes = b""
 
 
 class _Answer(Struct):
@@ -165,6 +169,7 @@ class Log:
         self._direct_get = f"$JS.API.DIRECT.GET.{stream}"
         self._message_get = f"$JS.API.STREAM.MSG.GET.{stream}"
         self._batches = asyncio.Semaphore(PARALLEL_BATCHES)
+        self._replicated: bool | None = None
 
     async def state(self, *, timeout_s: float = TIMEOUT_S) -> LogState:
         """Epoch, sequences and size, as the stream's leader knows them. Raises `HalfMade`."""
@@ -172,6 +177,7 @@ class Log:
         info = _checked(reply)
         assert info.state is not None
         assert info.config is not None
+        self._replicated = info.config.num_replicas > 1
         metadata = info.config.metadata
         if BEGINS in metadata:
             raise HalfMade
@@ -196,17 +202,23 @@ class Log:
         at = header_value(reply.header, b"Nats-Time-Stamp").decode()
         return time.time() - datetime.fromisoformat(at[:19] + "+00:00").timestamp()
 
+    async def existing(self, seq: int) -> Stored | None:
+        """The event at `seq`, which was stored; None only if it is there no more."""
+        lag = Lag(f"event {seq}")
+        while (found := await self.get(seq)) is None:
+            if not await self._lags() or await self.deleted(seq):
+                return None
+            await lag.pause()
+        return found
+
     async def deleted(self, seq: int) -> bool:
         """Whether an event that was stored is there no more; asks the leader, who does not lag."""
-        return await self._leaders(b'{"seq":%d}' % seq) is None
+        return await self._leaders({"seq": seq}) is None
 
     async def first_from(self, seq: int) -> int | None:
         """The seq of the first event at or after `seq`, if there is one; asks the leader."""
-        return await self._leaders(b'{"seq":%d,"next_by_subj":">"}' % seq)
-
-    async def last_of(self, subject: str) -> int:
-        """The seq of the last event of a subject, 0 if there is none; asks the leader."""
-        return await self._leaders(msgspec.json.encode({"last_by_subj": subject})) or 0
+        found = await self._leaders({"seq": seq, "next_by_subj": ">"})
+        return None if found is None else found.seq
 
     async def stored_at(self, seq: int) -> float | None:
         """When the first event at or after `seq` was stored, in Unix seconds, if there is one."""
@@ -217,50 +229,72 @@ class Log:
         text = header_value(reply.header, b"Nats-Time-Stamp").decode()
         return datetime.fromisoformat(text).timestamp()
 
-    async def _leaders(self, request: bytes) -> int | None:
-        reply = await self._bus.request(self._message_get, request, timeout_s=TIMEOUT_S)
+    async def next(self, subject: str, seq: int) -> tuple[Stored, str] | None:
+        """The first event of `subject` from `seq` on, with its `Nats-Msg-Id`; asks the leader."""
+        found = await self._leaders({"next_by_subj": subject, "seq": seq})
+        if found is None:
+            return None
+        msg_id = header_value(found.hdrs, b"Nats-Msg-Id").decode()
+        return Stored(found.seq, found.subject, found.data), msg_id
+
+    async def newest(self, subject: str) -> int:
+        """The seq of the last event of `subject`, 0 if there is none; asks the leader."""
+        found = await self._leaders({"last_by_subj": subject})
+        return 0 if found is None else found.seq
+
+    async def _leaders(self, request: dict[str, object]) -> _Found | None:
+        payload = msgspec.json.encode(request)
+        reply = await self._bus.request(self._message_get, payload, timeout_s=TIMEOUT_S)
         answer = msgspec.json.decode(reply.data, type=_Answer)
         if answer.error is None:
-            return answer.message.seq
+            return answer.message
         if answer.error.err_code == _NO_MESSAGE:
             return None
         raise api_error(answer.error)
 
-    async def next(self, subject: str, seq: int) -> tuple[Stored, str] | None:
-        """The first event of `subject` at or after `seq`, with its `Nats-Msg-Id`."""
-        request = msgspec.json.encode({"next_by_subj": subject, "seq": seq})
-        reply = await self._bus.request(self._direct_get, request, timeout_s=TIMEOUT_S)
-        if reply.status:
-            return None
-        assert reply.header is not None
-        return stored(reply), header_value(reply.header, b"Nats-Msg-Id").decode()
+    async def _lags(self) -> bool:
+        """Whether a replica that lags can have answered: there are several."""
+        if self._replicated is None:
+            await self.state()
+        return bool(self._replicated)
 
     async def find(self, subject: str, msg_id: str, *, since_s: float) -> int:
         """The seq of the event of `subject` with this `Nats-Msg-Id`; 0 if there is none.
 
         Reads all events of the subject since the Unix time `since_s`.
         """
-        since = datetime.fromtimestamp(since_s, UTC).isoformat()
-        async for seq, known in self._identities({"next_by_subj": subject, "start_time": since}):
+        async for seq, known in self._identities(subject, since_s):
             if known == msg_id:
                 return seq
         return 0
 
     async def ids(self, subject: str) -> set[str]:
         """The `Nats-Msg-Id` of every event of the subject."""
-        return {found async for _, found in self._identities({"next_by_subj": subject, "seq": 1})}
+        return {found async for _, found in self._identities(subject, 0.0)}
 
-    async def _identities(self, request: dict[str, object]) -> AsyncIterator[tuple[int, str]]:
-        """Seq and `Nats-Msg-Id` of each event, in order."""
+    async def _identities(self, subject: str, since_s: float) -> AsyncIterator[tuple[int, str]]:
+        """Seq and `Nats-Msg-Id` of each event that was stored since then, in order."""
+        since = datetime.fromtimestamp(since_s, UTC)
+        request: dict[str, object] = {"next_by_subj": subject, "start_time": since.isoformat()}
+        lag = Lag(f"{subject}, all of it,")
+        seen = 0
         while True:
             request |= {"batch": BATCH, "max_bytes": BATCH_BYTES}
             async with self._batches:
                 found, pending, _ = await self._direct(request, _identified)
             for each in found:
                 yield each
-            if not pending or not found:
+            if found:
+                seen = found[-1][0]
+                request = {"next_by_subj": subject, "seq": seen + 1}
+            if pending and found:
+                continue
+            if not await self._lags():
                 return
-            request = {"next_by_subj": request["next_by_subj"], "seq": found[-1][0] + 1}
+            latest = await self._leaders({"last_by_subj": subject})
+            if latest is None or latest.seq <= seen or _time(latest.time) < since_s:
+                return
+            await lag.pause()
 
     async def read(self, subject: str, seq: int, limit: int = BATCH) -> Page:
         """At most `limit` events that match `subject`, from `seq` on."""
@@ -279,42 +313,86 @@ class Log:
             return 0, 0
         return page.pending + 1, page.events[0].seq
 
-    async def last(self, filters: list[str], up_to_seq: int | None = None) -> list[Stored]:
-        """The last event, at or before `up_to_seq` if given, of each subject that matches a filter.
+    async def read_all(
+        self, subject: str, seq: int, up_to: int | None = None
+    ) -> AsyncIterator[list[Stored]]:
+        """All events of `subject` from `seq` to `up_to`, in pages; there may be later ones too.
 
-        Any number of subjects: past JetStream's limit of 1,024 an answer, they are listed first.
+        Without `up_to`: all that were stored when it was asked for. `subject` has no wildcard.
         """
-        if (up_to_seq is not None and up_to_seq < 1) or not filters:
-            return []
-        try:
-            found: list[Stored] = []
-            for start in range(0, len(filters), MULTI_LAST):
-                found += await self._last(filters[start : start + MULTI_LAST], up_to_seq)
-            return found
-        except _TooMany:
-            subjects = await self._subjects(filters)
-            found = []
-            for start in range(0, len(subjects), MULTI_LAST):
-                found += await self._last(subjects[start : start + MULTI_LAST], up_to_seq)
-            return found
+        if up_to is None and await self._lags():
+            up_to = (await self.state()).last_seq
+        lag = Lag(f"{subject} up to {up_to}")
+        while up_to is None or seq <= up_to:
+            page = await self.read(subject, seq)
+            if page.events:
+                seq = page.events[-1].seq + 1
+                yield page.events
+            if page.pending and page.events:
+                continue
+            if up_to is None or seq > up_to or not await self._lags():
+                return
+            latest = await self.last([subject], has=up_to)
+            if not latest or latest[0].seq < seq:
+                return
+            await lag.pause()
 
-    async def _last(self, filters: list[str], up_to_seq: int | None) -> list[Stored]:
+    async def last(self, filters: list[str], *, has: int = 0) -> list[Stored]:
+        """The last event of each subject that matches a filter.
+
+        Every answer is of a replica that has all up to the sequence `has`, and maybe more. Any
+        number of subjects: past JetStream's limit of 1,024 an answer, they are listed first.
+        """
+        lag = Lag(f"all up to {has}")
+        while filters:
+            try:
+                return await self._parts(filters, has)
+            except _TooMany:
+                filters = await self._subjects(filters)
+            except Behind:
+                await lag.pause()
+        return []
+
+    async def _parts(self, filters: list[str], has: int) -> list[Stored]:
+        found: list[Stored] = []
+        for start in range(0, len(filters), MULTI_LAST):
+            found += await self._last(filters[start : start + MULTI_LAST], has)
+        return found
+
+    async def _last(self, filters: list[str], has: int) -> list[Stored]:
         found: list[Stored] = []
         request: dict[str, object] = {
             "multi_last": filters,
             "batch": MULTI_LAST,
             "max_bytes": BATCH_BYTES,
         }
-        if up_to_seq is not None:
-            request["up_to_seq"] = up_to_seq
+        page = await self._batch(request)
+        if not page.events and has and await self._lags():
+            return await self._nothing(filters, has)
+        if page.events and page.up_to < has:
+            raise Behind
         while True:
-            page = await self._batch(request)
             found += page.events
             if not page.pending or not page.events:
                 return found
             # It ended for its size; the rest has to be as of the same sequence.
             request["seq"] = page.events[-1].seq + 1
-            request["up_to_seq"] = page.up_to
+            request["up_to_seq"], left = page.up_to, page.pending
+            page = await self._batch(request)
+            if has and len(page.events) + page.pending != left:
+                raise Behind
+
+    async def _nothing(self, filters: list[str], has: int) -> list[Stored]:
+        """An answer without events does not say how far the replica is: ask for one beside."""
+        beside = await self._leaders({"seq": 1, "next_by_subj": ">"})
+        if beside is None:
+            return []
+        page = await self._batch({"multi_last": [*filters, beside.subject], "batch": MULTI_LAST})
+        if page.up_to < has or any(each.subject != beside.subject for each in page.events):
+            raise Behind
+        if any(matches(each, beside.subject) for each in filters):
+            return page.events
+        return []
 
     async def snapshot(self, filters: list[str]) -> Page | None:
         """What is last of each subject that matches, all at one sequence; None: over 1,024."""
@@ -400,17 +478,12 @@ class _TooMany(Exception):
     """More than 1,024 subjects match."""
 
 
+def _time(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
 def _checked(reply: Reply) -> StreamInfo:
     info = _decode_info(reply.data)
     if info.error is not None:
         raise api_error(info.error)
     return info
-
-
-def api_error(error: ApiError) -> Refused | Unavailable | Overloaded:
-    """The exception for an error of the JetStream API: retryable, full, or final."""
-    if error.err_code in (10077, 10047, 10023, 10122):
-        return Overloaded(f"the log is full: {error.description} ({error.err_code})")
-    if error.code in (429, 503) or error.err_code == 10158:
-        return Unavailable(f"JetStream is not ready: {error.description} ({error.err_code})")
-    return Refused(error.err_code, error.description)

@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 
 from . import pointers, presence, subjects
+from .api_error import ApiError, api_error
 from .bus import Bus
 from .errors import Unavailable
-from .log import ApiError, Log, api_error
+from .log import Log
 
 PURGE_S = 30.0
 

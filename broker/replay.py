@@ -3,6 +3,9 @@
 One `multi_last` over the user's subjects tells which chats have events after the cursor. Each of
 them is read in pages, at most its newest 1,000 events; what that leaves out is reported as an
 exact range. Memory is bounded: all chats together hold about `WINDOW_EVENTS` events at a time.
+
+Replicas may lag. The `multi_last` is answered by one that has all up to the end, so no chat is left
+out; a chat is read until what it said to be the last was seen, or something after the end.
 """
 
 import asyncio
@@ -27,6 +30,14 @@ class Range(NamedTuple):
     chat_id: str
     from_seq: int
     to_seq: int
+
+
+class _News(NamedTuple):
+    """A chat that has or may have events from `begin` to `end`; `latest` is its last of all."""
+
+    latest: Stored
+    begin: int
+    end: int
 
 
 class Replay:
@@ -54,18 +65,18 @@ class Replay:
     ) -> AsyncIterator[Stored]:
         """Iterate over the events of all subjects that match `filters`, and of `left`."""
         aged = self._after + 1 < self._first_seq
-        latest = await self._log.last(filters, self._up_to)
+        latest = await self._log.last(filters, has=self._up_to)
         if aged:
             known = {each.subject for each in latest}
             known.update(each for each in filters if "*" not in each)
             gone = self._first_seq - 1
             self.missing = [Range(chat, self._after + 1, gone) for chat in sorted(known)]
         start = max(self._after + 1, self._first_seq)
-        news = [(each, max(start, floors(each.subject))) for each in latest]
+        news = [_News(each, max(start, floors(each.subject)), self._up_to) for each in latest]
         news += await self._last_of(left, start)
-        news = [(each, begin) for each, begin in news if each.seq >= begin]
+        news = [each for each in news if each.begin <= min(each.latest.seq, each.end)]
         page = max(SMALLEST_PAGE, min(CHAT_EVENTS, WINDOW_EVENTS // max(1, len(news))))
-        readers = [self._chat(each, begin, page) for each, begin in news]
+        readers = [self._chat(each, page) for each in news]
         heap: list[tuple[int, int, Stored]] = []
         for at in range(0, len(readers), PARALLEL):
             part = readers[at : at + PARALLEL]
@@ -83,20 +94,19 @@ class Replay:
             else:
                 heapq.heapreplace(heap, (following.seq, number, following))
 
-    async def _last_of(self, ranges: Sequence[Range], start: int) -> list[tuple[Stored, int]]:
-        """The last event of each range, and where the range begins."""
-        found: list[tuple[Stored, int]] = []
+    async def _last_of(self, ranges: Sequence[Range], start: int) -> list["_News"]:
+        """What there may be of each range."""
         wanted = [each for each in ranges if each.to_seq >= start]
-        for at in range(0, len(wanted), PARALLEL):
-            part = wanted[at : at + PARALLEL]
-            answers = await asyncio.gather(
-                *(self._log.last([each.chat_id], min(each.to_seq, self._up_to)) for each in part)
-            )
-            for each, answer in zip(part, answers, strict=True):
-                found += [(latest, max(start, each.from_seq)) for latest in answer]
-        return found
+        chats = list(dict.fromkeys(each.chat_id for each in wanted))
+        latest = {e.subject: e for e in await self._log.last(chats, has=self._up_to)}
+        return [
+            _News(latest[each.chat_id], max(start, each.from_seq), min(each.to_seq, self._up_to))
+            for each in wanted
+            if each.chat_id in latest
+        ]
 
-    async def _chat(self, latest: Stored, start: int, page: int) -> AsyncIterator[Stored]:
+    async def _chat(self, news: "_News", page: int) -> AsyncIterator[Stored]:
+        latest, start, end = news
         if start == latest.seq:
             yield latest
             return
@@ -104,11 +114,16 @@ class Replay:
         first = True
         attempt = 0
         seq = start
-        while seq <= latest.seq:
-            found = await self._log.read(subject, seq, page)
+        # Of a chat that went on after the end there may be nothing before it.
+        size = page if latest.seq <= end else SMALLEST_PAGE
+        while seq <= min(latest.seq, end):
+            found = await self._log.read(subject, seq, size)
+            size = page
+            if found.events and found.events[0].seq > end:
+                return
             if first and len(found.events) + found.pending > CHAT_EVENTS:
                 first = False
-                newest = await self._newest(subject, found.events[0].seq, latest.seq)
+                newest = await self._newest(subject, found.events[0].seq, min(latest.seq, end))
                 if newest > found.events[0].seq:
                     self.missing.append(Range(subject, start, newest - 1))
                     seq = newest
@@ -121,7 +136,7 @@ class Replay:
                 continue
             attempt = 0
             for event in found.events:
-                if event.seq > latest.seq:
+                if event.seq > end:
                     return
                 yield event
             seq = found.events[-1].seq + 1

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from .api_error import ApiError, api_error
 from .bus import Bus, Reply, status_of
 from .errors import Unavailable
-from .log import ApiError, api_error
 from .streams import call
 
 CHUNK_BYTES = 128 * 1024

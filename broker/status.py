@@ -10,12 +10,13 @@ import msgspec
 from msgspec import Struct
 
 from . import alive, dead, lease, machine
+from .api_error import ApiError, api_error
 from .bus import Bus
 from .config import BrokerConfig
 from .consumer import lag
 from .declared import declared
 from .errors import Refused
-from .log import NO_STREAM, ApiError, Log, api_error
+from .log import NO_STREAM, Log
 from .streams import API_TIMEOUT_S, Consumer
 
 BUCKET = "KV_"

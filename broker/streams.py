@@ -16,10 +16,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from .api_error import ApiError, api_error
 from .bus import Bus
 from .config import BrokerConfig
 from .errors import HalfMade, NewerLayout, Refused
-from .log import BEGINS, NO_STREAM, STREAM, ApiError, api_error
+from .log import BEGINS, NO_STREAM, STREAM
 from .subjects import CHAT_SUBJECTS, LIVE
 
 API_TIMEOUT_S = 10.0

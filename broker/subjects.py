@@ -151,3 +151,9 @@ def message_id_header(sender: str, client_id: str) -> str:
     """
     text = b"%d:%b%b" % (len(sender), sender.encode(), client_id.encode("utf-8", "surrogatepass"))
     return urlsafe_b64encode(hashlib.blake2b(text, digest_size=15).digest()).decode()
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a pattern with `*` for single tokens matches a subject."""
+    one, other = pattern.split("."), subject.split(".")
+    return len(one) == len(other) and all(a in ("*", b) for a, b in zip(one, other, strict=True))

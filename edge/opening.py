@@ -150,7 +150,7 @@ async def _tell_news(
     edge: Edge, session: Session, after: int, up_to: int, channels: list[str]
 ) -> None:
     """Large channels are not replayed: tell which of them have news."""
-    for latest in await edge.log.last(channels, up_to):
+    for latest in await edge.log.last(channels, has=up_to):
         if latest.seq > after:
             session.tell(activity(latest.subject, latest.seq))
 
@@ -274,10 +274,8 @@ async def _stays(log: Log, own: str, after: int, up_to: int, *, all_live: bool) 
     joined: dict[str, int] = {}
     ended: dict[str, Range] = {}
     left: list[Range] = []
-    seq = after + 1
-    while seq <= up_to:
-        page = await log.read(own, seq)
-        for stored in page.events:
+    async for page in log.read_all(own, after + 1, up_to):
+        for stored in page:
             event = events.decode_own(stored.data)
             if isinstance(event, events.MemberAdded):
                 joined.setdefault(event.chat_id, stored.seq)
@@ -287,9 +285,6 @@ async def _stays(log: Log, own: str, after: int, up_to: int, *, all_live: bool) 
                 stay = ended[event.chat_id] = Range(event.chat_id, since, stored.seq - 1)
                 if all_live or not is_large(event.size + 1, event.kind):
                     left.append(stay)
-        if not page.pending:
-            break
-        seq = page.events[-1].seq + 1
     for chat_id, stay in ended.items():
         # The directory may know already that the user is in it again.
         joined[chat_id] = stay.to_seq + 1

@@ -137,7 +137,7 @@ class Notes:
         """From MongoDB, which has edits and deletions; what it does not have yet, from the log."""
         found = await self._audience.messages({each.message_id for each in records})
         missing = {e.message_id: e for e in records if e.message_id not in found}
-        stored = await asyncio.gather(*(self._log.get(each.seq) for each in missing.values()))
+        stored = await asyncio.gather(*(self._log.existing(each.seq) for each in missing.values()))
         for number, each in zip(missing, stored, strict=True):
             message = None if each is None else _message(each.data)
             if message is not None and message.id == str(number):

@@ -199,7 +199,7 @@ class Planner:
         for each in fresh:
             chat = each.event.chat_id
             first[chat] = min(each.seq, first.get(chat, each.seq))
-        newest = await self._log.last(list(first))
+        newest = await self._log.last(list(first), has=max(first.values(), default=0))
         changed = [each.subject for each in newest if each.seq > first[each.subject]]
         found = await asyncio.gather(*(self._deleted(chat, first[chat]) for chat in changed))
         deleted = set().union(*found)

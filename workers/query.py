@@ -145,10 +145,12 @@ class QueryWorker:
         """Up to where all is in MongoDB, and the chat's events in the log after that."""
         persisted = (await self._persisted()).floor
         tail: list[documents.Entry] = []
-        seq = persisted + 1
-        while True:
-            page = await self._log.read(chat, seq)
-            for stored in page.events:
+        async for page in self._log.read_all(chat, persisted + 1):
+            if len(tail) > TAIL_EVENTS:
+                raise Failure(
+                    "unavailable", "history is being caught up; ask again", retryable=True
+                )
+            for stored in page:
                 try:
                     event = events.decode(stored.data)
                     if isinstance(event, events.Message | events.Change):
@@ -156,13 +158,7 @@ class QueryWorker:
                         tail.append(documents.Entry(stored.seq, event))
                 except ValueError:
                     continue  # It goes to the dead letters.
-            if not page.pending:
-                return persisted, tail
-            if len(tail) > TAIL_EVENTS:
-                raise Failure(
-                    "unavailable", "history is being caught up; ask again", retryable=True
-                )
-            seq = page.events[-1].seq + 1
+        return persisted, tail
 
     async def _persisted(self, to: int = 0) -> Progress:
         """The progress of `persist`, at most 0.2 s old; an older one only means more to read."""

@@ -313,8 +313,8 @@ async def test_a_replica_that_lags_for_ever_is_an_error(
 class Purging(Log):
     """Everything leaves the log just after the chats with news were found."""
 
-    async def last(self, filters: list[str], up_to_seq: int | None = None) -> list[Stored]:
-        found = await super().last(filters, up_to_seq)
+    async def last(self, filters: list[str], *, has: int = 0) -> list[Stored]:
+        found = await super().last(filters, has=has)
         await api(self._bus, "STREAM.PURGE.CHAT")
         return found
 

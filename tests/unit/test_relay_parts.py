@@ -102,7 +102,7 @@ class _Lagging:
         there = self.stored if self.read_times > 2 else []
         return Page([each for each in there if each.seq >= seq], 0)
 
-    async def last_of(self, subject: str) -> int:
+    async def newest(self, subject: str) -> int:
         await asyncio.sleep(0)
         assert subject == self.stored[0].subject
         return 7

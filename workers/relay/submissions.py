@@ -119,7 +119,7 @@ class Submissions:
         deadline = loop.time() + BEHIND_S
         while True:
             page = (await self._log.read(subject, seq)).events
-            if page or await self._log.last_of(subject) < seq:
+            if page or await self._log.newest(subject) < seq:
                 return page
             if loop.time() > deadline:
                 raise Unavailable(f"a replica of {outbox.SUBMITTED} is behind for {BEHIND_S:g} s")
