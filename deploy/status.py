@@ -152,7 +152,10 @@ def _broker_problems(broker: status.BrokerStatus, settings: Settings) -> Iterato
     there = {each.worker for each in broker.workers}
     for name in wanted:
         if name not in there:
-            yield f"no {name} answers: start `hikyaku worker {name}`"
+            yield f"no {name} answers: start `hikyaku worker {name}`, or see its log"
+    for each in broker.workers:
+        if each.waits:
+            yield f"{each.worker} (process {each.pid}) does not work yet: {each.waits}"
     if not broker.edges:
         yield "no edge holds a lease: start `hikyaku edge`"
     for worker, count in broker.dead_letters.items():
