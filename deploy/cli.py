@@ -160,7 +160,9 @@ def _days(text: str) -> float | None:
 
 
 def _load(*, unused: Set[str] = frozenset()) -> Loaded:
-    return load(os.environ, unused=unused)
+    from .remembered import with_remembered
+
+    return with_remembered(load(os.environ, unused=unused))
 
 
 def _beside() -> Settings:
@@ -174,9 +176,11 @@ def _quiet() -> None:
 
 
 def _up(arguments: argparse.Namespace) -> int:
+    from .remembered import LASTING, with_remembered
     from .up import up
 
-    up(_load(), os.environ, servers_only=arguments.servers)
+    loaded = with_remembered(load(os.environ), LASTING)
+    up(loaded, os.environ, servers_only=arguments.servers)
     return 0
 
 
@@ -313,7 +317,7 @@ def _up_federation(_: argparse.Namespace) -> int:
     from .up_federation import run
 
     _quiet()
-    return run(_load().settings, os.environ)
+    return run(load(os.environ).settings, os.environ)
 
 
 def _site(arguments: argparse.Namespace) -> int:
@@ -385,10 +389,14 @@ def _chat(arguments: argparse.Namespace) -> int:
     from .tokens import make_token, with_development_secret
 
     settings = _load().settings
-    token = arguments.token
+    token, signed_with = arguments.token, ""
     if token is None:
+        signed_with = "HIKYAKU_JWT_SECRET"
+        if not settings.jwt_secret:
+            signed_with = f"the secret of HIKYAKU_HOME={settings.home_path}"
         token = make_token(with_development_secret(settings), arguments.user)
-    run(arguments.url or edge_url(settings, 1), token, arguments.user)
+    url = arguments.url or edge_url(settings, 1)
+    run(url, token, arguments.user, signed_with=signed_with)
     return 0
 
 

@@ -7,6 +7,7 @@ search.key    master key of the own search server
 internal      secret of edges and workers
 roles.key     what the passwords at the own NATS server and MongoDB are made from
 mongo.key     key of the own MongoDB as a member of its set
+site.json     the site's name and addresses
 ports.json    ports chosen for the own servers
 nats, mongo, search   their data
 objects       files of the archive, unless HIKYAKU_OBJECTS_URL says otherwise

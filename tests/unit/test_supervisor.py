@@ -224,28 +224,6 @@ signal.pause()
     run(test())
 
 
-def test_of_objects_of_json_the_last_lines_have_the_messages(tmp_path: Path) -> None:
-    code = """
-import json, sys
-print(json.dumps({"t": {}, "s": "F", "msg": "Failed", "attr": {"error": "disk full"}}))
-print(json.dumps({"t": {}, "s": "I", "msg": "Going down", "attr": {"x": 1}}))
-print("{no json")
-sys.exit(3)
-"""
-
-    async def never() -> None:
-        raise NotReady("no")
-
-    async def test() -> None:
-        async with running([service("mongod", code, probe=never)], tmp_path) as work:
-            with pytest.raises(StartError) as caught:
-                await work.task
-            lines = str(caught.value).splitlines()[1:]
-            assert lines == ["  Failed: disk full", "  Going down", "  {no json"]
-
-    run(test())
-
-
 def test_a_probe_can_refuse_for_good(tmp_path: Path) -> None:
     async def refuse() -> None:
         raise StartError("not on this server")
