@@ -56,7 +56,10 @@ class ServerStatus(Struct, kw_only=True):
 
 
 class SiteStatus(Struct, kw_only=True):
-    """All of it. `archived_s` is how long ago the archive was run, if it ever was."""
+    """All of it. `archived_s` is how long ago the archive was run, if it ever was.
+
+    With `archived_known` false MongoDB did not say so.
+    """
 
     site: str
     ok: bool
@@ -64,6 +67,7 @@ class SiteStatus(Struct, kw_only=True):
     broker: status.BrokerStatus
     servers: list[ServerStatus]
     archived_s: float | None
+    archived_known: bool
     links: list[relay.Link]
 
 
@@ -93,6 +97,8 @@ async def _site(settings: Settings) -> SiteStatus:
         links, unknown = await _links(bus) if relays else ([], [])
     servers = [ServerStatus(name=f"NATS at {bus.address}", took_ms=took_ms)]
     archived_s, mongo = await _mongo(config)
+    if mongo.error:
+        mongo.error += "; start it or see its log, or set HIKYAKU_MONGO_URL to where it is"
     servers.append(mongo)
     if "index" not in settings.without:
         servers.append(await _search(config))
@@ -110,6 +116,7 @@ async def _site(settings: Settings) -> SiteStatus:
         broker=broker,
         servers=servers,
         archived_s=archived_s,
+        archived_known=not mongo.error,
         links=links,
     )
 

@@ -33,7 +33,9 @@ def show(found: "SiteStatus") -> None:
         console.print(table)
         console.print()
     letters = sum(found.broker.dead_letters.values())
-    ago = "never" if found.archived_s is None else f"{duration(found.archived_s)} ago"
+    ago = "never" if found.archived_known else "unknown"
+    if found.archived_s is not None:
+        ago = f"{duration(found.archived_s)} ago"
     connections = sum(max(0, each.connections) for each in found.broker.edges)
     console.print(
         f"connections {connections:,}, machine numbers leased {found.broker.machine_leases},"

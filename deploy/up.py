@@ -91,7 +91,7 @@ def _welcome(settings: Settings, sources: Mapping[str, str], environ: Mapping[st
 
 
 def _web(settings: Settings) -> list[str]:
-    """The web client's address; a browser keeps one user at each."""
+    """The web client's address, and that of another edge for a second user."""
     how = "choose a name" if settings.mode == "development" else "sign in with a token"
     lines = [f"  Open {web_url(settings, 1)} in a browser and {how}."]
     if settings.edges > 1 and settings.mode == "development":
