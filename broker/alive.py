@@ -25,12 +25,16 @@ PING = "ping"
 
 
 class Worker(Struct, kw_only=True):
-    """A worker process. `started` is Unix seconds by its own clock."""
+    """A worker process. `started` is Unix seconds by its own clock.
+
+    `waits` is why it does not work yet; empty when it does.
+    """
 
     worker: str
     host: str
     pid: int
     started: float
+    waits: str = ""
 
 
 class Edge(Struct, kw_only=True):
@@ -54,6 +58,10 @@ class Alive:
         self._worker = Worker(
             worker=worker, host=socket.gethostname(), pid=os.getpid(), started=time.time()
         )
+
+    def waits(self, why: str) -> None:
+        """What it waits for; empty when it works."""
+        self._worker.waits = why
 
     async def __aenter__(self) -> "Alive":
         self._sid = self._bus.subscribe(service(self._worker.worker, PING), self._answer)

@@ -24,6 +24,7 @@ from nats.errors import Error as NatsError
 from .config import BrokerConfig
 from .doubt import Doubts, Silence
 from .errors import NoResponders, Overloaded, Refused, Unavailable
+from .sparing import Sparing
 from .subjects import inbox
 from .wire import TRANSPORT_CLOSED, Wire
 
@@ -85,7 +86,8 @@ def _reason(error: Exception, config: BrokerConfig) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is no good ({error.verify_message}): {RENEW}"
     if "authorization violation" in str(error).lower():
-        return f"it refuses the password of {config.role or 'this user'}"
+        who = config.role or "this user"
+        return f"it refuses the password of {who}: see HIKYAKU_NATS_PASSWORD and HIKYAKU_NATS_URL"
     return str(error) or "refused"
 
 
@@ -125,6 +127,7 @@ class Bus:
         self._ping_interval_s = ping_interval_s
         self._wire: Wire | None = None
         self._why = ""
+        self._sparing = Sparing()
         self._subscriptions: dict[int, _Subscription] = {}
         self._next_sid = 1
         self._inbox = self.new_inbox()
@@ -236,6 +239,7 @@ class Bus:
                 wire = Wire(self._dispatch, trusted)
                 await self._open(wire, trusted)
                 backoff_s, self._why = FIRST_BACKOFF_S, ""
+                self._sparing.forget()
                 if self._closed.is_set():
                     # `wait_for`, which nats-py uses, swallows a cancellation that comes together
                     # with the result (Python 3.11); there will be no second one.
@@ -247,7 +251,10 @@ class Bus:
                 # Whatever it is (nats-py raises ValueError for a long greeting, uvloop RuntimeError
                 # for a reset connection), the next attempt may succeed.
                 self._why = _reason(error, self._config)
-                _log.warning("%s: no NATS at %s: %s", self._name, self._present, self._why)
+                told = f"no NATS at {self._present}: {self._why}"
+                if self._sparing.may(told):
+                    where = "" if "HIKYAKU_" in told else "; see HIKYAKU_NATS_URL"
+                    _log.warning("%s: %s%s", self._name, told, where)
             finally:
                 self._turns.rotate(-1)
                 self._lost()

@@ -49,7 +49,10 @@ class Links(Struct):
 
 
 class Link(Struct, kw_only=True):
-    """A linked site: how much waits for it, since when, and when it last took something."""
+    """A linked site: how much waits for it, since when, and when it last took something.
+
+    `since_s` is for how long it has been connected, or has not.
+    """
 
     site: str
     connected: bool
@@ -57,6 +60,7 @@ class Link(Struct, kw_only=True):
     waiting: int
     oldest_s: float | None = None
     last_s: float | None = None
+    since_s: float | None = None
 
 
 class LinksFound(Struct, kw_only=True):

@@ -157,7 +157,9 @@ async def _open(uri: str, token: str) -> ClientConnection | Ended:
         return Ended(LOST, f"no answer within {time.monotonic() - started:.0f} s")
     except (OSError, WebSocketException) as error:
         if "Connect call failed" in str(error):
-            return Ended(LOST, "nothing answers at the server's address")
+            parts = urlsplit(uri)
+            where = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
+            return Ended(LOST, f"nothing answers at {where}")
         return Ended(LOST, f"cannot connect: {error}")
 
 

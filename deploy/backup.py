@@ -45,6 +45,7 @@ from .backup_format import (
     ObjectsPart,
     StreamPart,
     Writing,
+    counted,
     object_path,
     publish,
     write_manifest,
@@ -71,9 +72,13 @@ def backup(settings: Settings, to: str, *, objects: bool) -> int:
             shutil.rmtree(part)
         part.mkdir(mode=0o700)
         begun = time.monotonic()
-        manifest = asyncio.run(_backup(settings, part, objects=objects))
-        write_manifest(part, manifest)
-        publish(part, folder)
+        try:
+            manifest = asyncio.run(_backup(settings, part, objects=objects))
+            write_manifest(part, manifest)
+            publish(part, folder)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
     except OSError as error:
         raise Failed(f"cannot write {error.filename or folder}: {error.strerror}") from None
     _show(manifest, folder, time.monotonic() - begun)
@@ -196,7 +201,7 @@ def _show(manifest: Manifest, folder: Path, took_s: float) -> None:
     print(f"{documents} documents of MongoDB in {len(manifest.collections)} collections;")
     for each in manifest.objects:
         gone = f" ({each.missing} were deleted meanwhile)" if each.missing else ""
-        print(f"{each.objects} objects of the store of {each.store}{gone};")
+        print(f"{counted(each.objects, 'object')} of the store of {each.store}{gone};")
     if not manifest.objects:
         print("no objects: back up the stores of files and of the archive yourself;")
     print(f"{manifest.size / 1e6:.1f} MB in {took_s:.1f} s: the backup is in {folder}.")

@@ -170,12 +170,19 @@ def publish(part: Path, folder: Path) -> None:
     _sync(folder.parent)
 
 
+def counted(number: int, what: str) -> str:
+    """As `1 object`, `2 objects`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest. Raises `UserError` for what is no backup, `Damaged` if it was changed."""
     try:
         data = (folder / MANIFEST).read_bytes()
         checksum = (folder / CHECKSUM).read_text().strip()
     except FileNotFoundError as error:
+        if not folder.exists():
+            raise UserError(f"there is no folder {folder}") from None
         why = "it was not finished" if folder.name.endswith(PART) else "it has no manifest"
         raise UserError(f"{folder} is not a backup: {why} ({error.filename})") from None
     except OSError as error:

@@ -14,6 +14,8 @@ from .settings_load import Loaded, load
 _NOT_FOR_WORKERS = frozenset({"jwt_secret"})
 """Only edges judge tokens, so production's workers have no key for them."""
 
+_WORKERS = "directory, persist, query, index, archive, notify, files and relay"
+
 _Command = Callable[[argparse.Namespace], int]
 
 
@@ -25,13 +27,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _bench(words[1:])
         arguments = _parser().parse_args(words)
         command: _Command = arguments.command
-        return command(arguments)
+        status = command(arguments)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         for each in error.problems if isinstance(error, SettingsError) else [str(error)]:
             print(f"hikyaku: {each}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever read what is printed, as `head`, has ended; nothing is left to be flushed to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     edge = add("edge", _edge, "run one edge: the process that clients connect to")
     edge.add_argument("--number", type=int, default=1, help="1 for the first edge, and so on")
     worker = add("worker", _worker, "run one worker")
-    worker.add_argument("name", help="which one, for example directory")
+    worker.add_argument("name", metavar="NAME", help=f"one of {_WORKERS}")
     token = add("token", _token, "print a token for a user")
     token.add_argument("user", help="the user id")
     token.add_argument("--ttl-s", type=_positive, default=86_400, help="seconds until it expires")
@@ -160,7 +168,9 @@ def _days(text: str) -> float | None:
 
 
 def _load(*, unused: Set[str] = frozenset()) -> Loaded:
-    return load(os.environ, unused=unused)
+    from .remembered import with_remembered
+
+    return with_remembered(load(os.environ, unused=unused))
 
 
 def _beside() -> Settings:
@@ -174,9 +184,11 @@ def _quiet() -> None:
 
 
 def _up(arguments: argparse.Namespace) -> int:
+    from .remembered import LASTING, with_remembered
     from .up import up
 
-    up(_load(), os.environ, servers_only=arguments.servers)
+    loaded = with_remembered(load(os.environ), LASTING)
+    up(loaded, os.environ, servers_only=arguments.servers)
     return 0
 
 
@@ -223,9 +235,9 @@ def _worker(arguments: argparse.Namespace) -> int:
 
 
 def _token(arguments: argparse.Namespace) -> int:
-    from .tokens import make_token, with_development_secret
+    from .tokens import make_token, with_secret_of_home
 
-    settings = with_development_secret(_load().settings)
+    settings = with_secret_of_home(_load().settings)
     print(make_token(settings, arguments.user, ttl_s=arguments.ttl_s, vip=arguments.vip))
     return 0
 
@@ -313,7 +325,7 @@ def _up_federation(_: argparse.Namespace) -> int:
     from .up_federation import run
 
     _quiet()
-    return run(_load().settings, os.environ)
+    return run(load(os.environ).settings, os.environ)
 
 
 def _site(arguments: argparse.Namespace) -> int:
@@ -382,13 +394,17 @@ def _chat(arguments: argparse.Namespace) -> int:
     from client.terminal import run
 
     from .settings import edge_url
-    from .tokens import make_token, with_development_secret
+    from .tokens import make_token, with_secret_of_home
 
     settings = _load().settings
-    token = arguments.token
+    token, signed_with = arguments.token, ""
     if token is None:
-        token = make_token(with_development_secret(settings), arguments.user)
-    run(arguments.url or edge_url(settings, 1), token, arguments.user)
+        signed_with = "HIKYAKU_JWT_SECRET"
+        if not settings.jwt_secret:
+            signed_with = f"the secret of HIKYAKU_HOME={settings.home_path}"
+        token = make_token(with_secret_of_home(settings), arguments.user)
+    url = arguments.url or edge_url(settings, 1)
+    run(url, token, arguments.user, signed_with=signed_with)
     return 0
 
 

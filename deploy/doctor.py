@@ -13,7 +13,8 @@ from rich.text import Text
 
 from . import local_mongo, local_nats
 from .errors import StartError
-from .ports import why_not
+from .home import runs_as
+from .ports import held_by_child, why_not
 from .settings import Settings
 
 NATS_SERIES = "2.15."
@@ -119,8 +120,12 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         for name in own
         if getattr(settings, name)
     ]
+    up = runs_as(settings.home_path)
     for host, port, setting in wanted:
         why = why_not(host, port)
+        if why and up and held_by_child(port, up):
+            yield Finding("port", f"{port} on {host} is this site's own, which runs (pid {up})")
+            continue
         advice = f"stop it, or set {setting}" if why else ""
         yield Finding("port", why or f"{port} on {host} is free", advice)
 

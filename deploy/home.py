@@ -7,6 +7,7 @@ search.key    master key of the own search server
 internal      secret of edges and workers
 roles.key     what the passwords at the own NATS server and MongoDB are made from
 mongo.key     key of the own MongoDB as a member of its set
+site.json     the site's name and addresses
 ports.json    ports chosen for the own servers
 nats, mongo, search   their data
 objects       files of the archive, unless HIKYAKU_OBJECTS_URL says otherwise
@@ -60,6 +61,22 @@ def locked(home: Path) -> Iterator[int]:
         os.close(fd)
 
 
+def runs_as(home: Path) -> int:
+    """The process id of the `hikyaku up` that runs in this home; 0 if none does."""
+    try:
+        fd = os.open(home / "up.lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(fd, 20, 0).decode("ascii", "replace")
+        return int(pid) if pid.isdecimal() else 0
+    finally:
+        os.close(fd)
+    return 0
+
+
 def _lock(fd: int, home: Path) -> None:
     deadline = monotonic() + LOCK_WAIT_S
     while True:
@@ -86,6 +103,11 @@ def _is_alive(pid: str) -> bool:
 def development_secret(home: Path) -> str:
     """The secret that signs development tokens, made once and readable by its owner only."""
     return _secret(home, "secret")
+
+
+def has_secret(home: Path) -> bool:
+    """Whether that was made."""
+    return (home / "secret").is_file()
 
 
 def internal_secret(home: Path) -> str:

@@ -41,6 +41,9 @@ _SECRETS = {
     "HIKYAKU_GRAFANA_PASSWORD": "of the user admin at Grafana",
 }
 
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
+
 CERTIFICATES = "HIKYAKU_CERTIFICATES"
 FOLDER = "certificates"
 
@@ -60,6 +63,11 @@ def write(
     add: bool = False,
 ) -> list[str]:
     """Write the file, or add what it lacks; gives the names written. Raises `UserError`."""
+    if domain and not _HOST.fullmatch(domain):
+        raise UserError(
+            f"--domain: {domain!r} is no name of a host; write it as chat.example.org, without"
+            " https:// and without a port"
+        )
     names = [*_SECRETS, CERTIFICATES]
     if add:
         names = [name for name in names if name not in _named(path)]

@@ -112,13 +112,28 @@ def _read(file: Path) -> dict[str, int]:
 
 def holder(port: int) -> str:
     """The process that listens on a port, as `name (pid 123)`; empty where it cannot be found."""
+    found = _holder(port)
+    return f"{_name(found)} (pid {found.name})" if found else ""
+
+
+def held_by_child(port: int, pid: int) -> bool:
+    """Whether a child of the process listens on the port."""
+    found = _holder(port)
+    if not found:
+        return False
+    with suppress(OSError):
+        return int((found / "stat").read_text().rpartition(")")[2].split()[1]) == pid
+    return False
+
+
+def _holder(port: int) -> Path | None:
     inodes = set(_listening(port))
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             for fd in (process / "fd").iterdir():
                 if os.readlink(fd) in inodes:
-                    return f"{_name(process)} (pid {process.name})"
-    return ""
+                    return process
+    return None
 
 
 def _listening(port: int) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """One child process of the supervisor: started with its log file, stopped, killed."""
 
 import asyncio
+import json
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
@@ -13,6 +15,8 @@ from typing import BinaryIO
 LOG_BYTES = 8 * 1024 * 1024
 TAIL_BYTES = 8 * 1024
 LINE_CHARS = 160
+
+_WAITS = re.compile(r"(?:waiting for|not ready:) .+")
 
 _CHILD = Path(__file__).with_name("child.py")
 
@@ -74,9 +78,33 @@ class Child:
         return await self._process.wait()
 
     def last_lines(self, count: int) -> list[str]:
-        """The end of what this process wrote to its log."""
+        """The end of what this process wrote to its log; of objects of JSON what they say."""
+        lines = [_said(line) for line in self._tail()]
+        return [line[:LINE_CHARS] for line in lines if line.strip()][-count:]
+
+    def waits(self) -> str:
+        """What it said last that it waits for; empty if it did not."""
+        found = [each[0] for line in self._tail() if (each := _WAITS.search(_said(line)))]
+        return found[-1] if found else ""
+
+    def _tail(self) -> list[str]:
         with self._log.open("rb") as log:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(self._offset, end - TAIL_BYTES))
-            lines = log.read(TAIL_BYTES).decode("utf-8", "replace").splitlines()
-        return [line[:LINE_CHARS] for line in lines if line.strip()][-count:]
+            return log.read(TAIL_BYTES).decode("utf-8", "replace").splitlines()
+
+
+def _said(line: str) -> str:
+    """The message of a line that is an object of JSON, as mongod's; any other line as it is."""
+    if not line.startswith("{"):
+        return line
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return line
+    message = found.get("message", found.get("msg"))
+    if not isinstance(message, str):
+        return line
+    attributes = found.get("attr")
+    why = attributes.get("error") if isinstance(attributes, dict) else None
+    return f"{message}: {why}" if why else message

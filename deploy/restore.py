@@ -39,6 +39,7 @@ from .backup_format import (
     Manifest,
     ObjectsPart,
     StreamPart,
+    counted,
     object_lines,
     object_path,
     pieces,
@@ -117,19 +118,19 @@ async def _restored(it: Restoring) -> None:
         await _check_log(it)
     if there := await _there(it):
         raise UserError(
-            f"this is not empty: {', '.join(there)}. A backup is restored into empty servers only,"
+            f"this is not empty: {'; '.join(there)}. A backup is restored into empty servers only,"
             " while no edge and no worker runs"
         )
     for collection in it.manifest.collections:
         with (it.folder / collection.file.path).open("rb") as file:
             await dump.load(it.database, collection.name, file, collection.indexes)
-        print(f"{collection.name}: {collection.documents} documents")
+        print(f"{collection.name}: {counted(collection.documents, 'document')}")
     for part in it.manifest.objects:
         if it.keep_log and await _first(it, part):
             print(f"store of {part.store}: left as it is")
             continue
         await _objects(it, part)
-        print(f"store of {part.store}: {part.objects} objects")
+        print(f"store of {part.store}: {counted(part.objects, 'object')}")
     if it.keep_log:
         brought = await _bring_up(it, sys.maxsize)
         print(f"{STREAM}: MongoDB was given {brought} events that it had not yet")
@@ -139,7 +140,7 @@ async def _restored(it: Restoring) -> None:
         if stream.config["name"] != STREAM:
             config = {**stream.config, "num_replicas": it.config.broker.replicas}
             await snapshots.load(it.bus, config, stream.state, _pieces(it.folder, stream))
-            print(f"{stream.config['name']}: {stream.state['messages']} messages")
+            print(f"{stream.config['name']}: {counted(stream.state['messages'], 'message')}")
     await _log(it)
 
 
@@ -162,10 +163,10 @@ async def _there(it: Restoring) -> list[str]:
     ours = {STREAM, renewal.JUMP, *(each.name for each in beside(it.config.broker))}
     streams = sorted(ours & await names(it.bus))
     collections = await dump.filled(it.database)
-    found = [f"MongoDB has {each}" for each in collections]
+    found = [f"MongoDB has {', '.join(collections)}"] if collections else []
     if it.keep_log:
         return found
-    found += [f"NATS has the stream {each}" for each in streams]
+    found += [f"NATS has {', '.join(streams)}"] if streams else []
     for part in it.manifest.objects:
         if key := await _first(it, part):
             found.append(f"{_store(it, part).url} has {key} (and perhaps others)")

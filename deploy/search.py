@@ -20,7 +20,7 @@ from workers.rebuild import Overtaken, Rebuild, Rebuilt
 from workers.settle import Settler
 
 from .errors import UserError
-from .local_stack import of_local_stack
+from .local_stack import hint, of_local_stack
 from .settings import Settings, worker_config
 
 THREADS = 2
@@ -55,7 +55,10 @@ def rebuild(settings: Settings) -> int:
     """Make the index anew; gives 1 if the server refused a message. Raises `UserError`."""
     try:
         rebuilt = asyncio.run(_rebuild(of_local_stack(settings)))
-    except (SearchError, StoreError, Overtaken) as error:
+    except (SearchError, StoreError) as error:
+        where = hint(settings) if error.retryable else ""
+        raise Failed(f"the index is as it was: {error}{where}") from None
+    except Overtaken as error:
         raise Failed(f"the index is as it was: {error}") from None
     print(f"The index was made anew from {rebuilt.messages} messages, and is searched now.")
     for key, why in list(rebuilt.refused.items())[:SHOWN]:

@@ -44,6 +44,13 @@ class Starting(Struct, frozen=True, kw_only=True):
     pid: int
 
 
+class Waiting(Struct, frozen=True, kw_only=True):
+    """The process says that it waits, and for what; reported once for each."""
+
+    name: str
+    why: str
+
+
 class Ready(Struct, frozen=True, kw_only=True):
     """The service answers. `again` is true after a restart."""
 
@@ -86,7 +93,7 @@ class Stopped(Struct, frozen=True, kw_only=True):
     killed: bool
 
 
-Event = Starting | Failed | Ready | AllReady | Died | Stopping | Stopped
+Event = Starting | Waiting | Failed | Ready | AllReady | Died | Stopping | Stopped
 Report = Callable[[Event], None]
 
 

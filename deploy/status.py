@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Callable, Iterator
 import msgspec
 from msgspec import Struct
 
-from broker import status
+from broker import relay, status
 from broker.bus import Bus
-from broker.errors import BrokerError
+from broker.errors import BrokerError, Unavailable
 from broker.log import STREAM
+from broker.requests import Failure, ask
 from search.errors import SearchError
 from search.indexes import Indexes
 from search.server import SearchServer
@@ -33,6 +34,9 @@ from .settings import Settings, worker_config
 CONNECT_S = 3.0
 PING_S = 5.0
 FULL = 0.8
+DOWN_S = 10.0
+"""A link that is down for longer is a problem; a shorter cut heals by itself."""
+
 OLDEST_S = {"persist": 30.0, "index": 120.0, "notify": 60.0}
 """A consumer with an older event is said to be behind."""
 
@@ -52,7 +56,10 @@ class ServerStatus(Struct, kw_only=True):
 
 
 class SiteStatus(Struct, kw_only=True):
-    """All of it. `archived_s` is how long ago the archive was run, if it ever was."""
+    """All of it. `archived_s` is how long ago the archive was run, if it ever was.
+
+    With `archived_known` false MongoDB did not say so.
+    """
 
     site: str
     ok: bool
@@ -60,6 +67,8 @@ class SiteStatus(Struct, kw_only=True):
     broker: status.BrokerStatus
     servers: list[ServerStatus]
     archived_s: float | None
+    archived_known: bool
+    links: list[relay.Link]
 
 
 def run(settings: Settings, *, as_json: bool) -> int:
@@ -84,13 +93,19 @@ async def _site(settings: Settings) -> SiteStatus:
         await bus.request("$JS.API.INFO", timeout_s=PING_S)
         took_ms = (time.monotonic() - begin) * 1e3
         broker = await status.status(bus, config.broker, CONSUMERS, PINGED)
+        relays = any(each.worker == relay.SERVICE and not each.waits for each in broker.workers)
+        links, unknown = await _links(bus) if relays else ([], [])
     servers = [ServerStatus(name=f"NATS at {bus.address}", took_ms=took_ms)]
     archived_s, mongo = await _mongo(config)
+    if mongo.error:
+        mongo.error += "; start it or see its log, or set HIKYAKU_MONGO_URL to where it is"
     servers.append(mongo)
     if "index" not in settings.without:
         servers.append(await _search(config))
     problems = [
         *_broker_problems(broker, settings),
+        *unknown,
+        *_link_problems(links),
         *(each.error for each in servers if each.error),
         *_archive_problems(archived_s, settings),
     ]
@@ -101,7 +116,18 @@ async def _site(settings: Settings) -> SiteStatus:
         broker=broker,
         servers=servers,
         archived_s=archived_s,
+        archived_known=not mongo.error,
+        links=links,
     )
+
+
+async def _links(bus: Bus) -> tuple[list[relay.Link], list[str]]:
+    """The links with other sites, and why they are not known."""
+    try:
+        found = await ask(bus, relay.SERVICE, "links", relay.Links(), relay.LinksFound, PING_S)
+    except (Failure, Unavailable) as error:
+        return [], [f"the relay does not say how the links are ({error}): see its log"]
+    return [each for each in found.links if each.state != "removed"], []
 
 
 async def _mongo(config: WorkerConfig) -> tuple[float | None, ServerStatus]:
@@ -152,11 +178,27 @@ def _broker_problems(broker: status.BrokerStatus, settings: Settings) -> Iterato
     there = {each.worker for each in broker.workers}
     for name in wanted:
         if name not in there:
-            yield f"no {name} answers: start `hikyaku worker {name}`"
+            yield f"no {name} answers: start `hikyaku worker {name}`, or see its log"
+    for each in broker.workers:
+        if each.waits:
+            yield f"{each.worker} (process {each.pid}) does not work yet: {each.waits}"
     if not broker.edges:
         yield "no edge holds a lease: start `hikyaku edge`"
     for worker, count in broker.dead_letters.items():
         yield f"{count} dead letters of {worker}: see `hikyaku dead list`"
+
+
+def _link_problems(links: list[relay.Link]) -> Iterator[str]:
+    for link in links:
+        if link.connected and link.state == "connected":
+            continue
+        down_s = link.since_s or 0.0
+        if link.connected or down_s > DOWN_S:
+            since = "" if link.connected else f" for {down_s:.0f} s"
+            yield (
+                f"the link to {link.site} is down{since}, {link.waiting} parcels wait for it:"
+                f" {link.state}"
+            )
 
 
 def _stream_problems(stream: status.StreamStatus) -> Iterator[str]:

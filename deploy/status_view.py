@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from broker import alive, status
+from broker import alive, relay, status
 
 if TYPE_CHECKING:
     from .status import SiteStatus
@@ -28,11 +28,14 @@ def show(found: "SiteStatus") -> None:
         _workers(found.broker.workers),
         _consumers(found.broker.consumers),
         _streams(found.broker.streams),
+        *([_links(found.links)] if found.links else []),
     ):
         console.print(table)
         console.print()
     letters = sum(found.broker.dead_letters.values())
-    ago = "never" if found.archived_s is None else f"{duration(found.archived_s)} ago"
+    ago = "never" if found.archived_known else "unknown"
+    if found.archived_s is not None:
+        ago = f"{duration(found.archived_s)} ago"
     connections = sum(max(0, each.connections) for each in found.broker.edges)
     console.print(
         f"connections {connections:,}, machine numbers leased {found.broker.machine_leases},"
@@ -101,6 +104,19 @@ def _streams(streams: list[status.StreamStatus]) -> Table:
             duration(each.max_age_s) if each.max_age_s else "",
             "" if each.bucket or not each.messages else f"{each.first_seq:,} to {each.last_seq:,}",
             f"{each.copies}/{each.replicas}",
+        )
+    return table
+
+
+def _links(links: list[relay.Link]) -> Table:
+    table = _table("link to", "connected", "since", "parcels waiting", "oldest")
+    for each in links:
+        table.add_row(
+            each.site,
+            "yes" if each.connected else Text("no", "red"),
+            "?" if each.since_s is None else duration(each.since_s),
+            f"{each.waiting:,}",
+            "" if each.oldest_s is None else duration(each.oldest_s),
         )
     return table
 

@@ -25,11 +25,16 @@ from .service import (
     Starting,
     Stopped,
     Stopping,
+    Waiting,
     describe_exit,
 )
 
 STOP_S = 9.5
 PROBE_INTERVAL_S = 0.05
+PATIENCE_S = 5.0
+"""A start that takes no longer than this says nothing of what it waits for."""
+
+LOOK_S = 0.5
 FIRST_DELAY_S = 0.25
 MAX_DELAY_S = 15.0
 HEALTHY_S = 30.0
@@ -160,6 +165,7 @@ class _Keeper:
         """Empty when ready, else how it failed, and then the process has ended."""
         exited = asyncio.create_task(child.wait())
         probing = asyncio.create_task(self._probe())
+        looking = asyncio.create_task(self._look(child))
         try:
             done, _ = await asyncio.wait(
                 {exited, probing},
@@ -172,9 +178,10 @@ class _Keeper:
                 probing.result()
                 return ""
         finally:
-            await _cancel(exited, probing)
+            await _cancel(exited, probing, looking)
         await child.kill()
-        return f"was not ready within {self.service.ready_s:g} s: {self._missing}"
+        why = child.waits() or self._missing
+        return f"was not ready within {self.service.ready_s:g} s: {why}"
 
     async def _probe(self) -> None:
         while True:
@@ -183,6 +190,17 @@ class _Keeper:
             except NotReady as why:
                 self._missing = str(why)
             await asyncio.sleep(PROBE_INTERVAL_S)
+
+    async def _look(self, child: Child) -> None:
+        """Tell what the process says that it waits for."""
+        said = ""
+        await asyncio.sleep(PATIENCE_S)
+        while True:
+            why = child.waits()
+            if why and why != said:
+                self._report(Waiting(name=self.service.name, why=why))
+                said = why
+            await asyncio.sleep(LOOK_S)
 
     def _say_ready(self, after_s: float) -> None:
         again = self.ready.is_set()

@@ -9,7 +9,7 @@ from broker.errors import InvalidName
 from broker.subjects import encode
 
 from .errors import UserError
-from .home import development_secret, internal_secret
+from .home import development_secret, has_secret, internal_secret
 from .settings import Settings
 
 DAY_S = 86_400
@@ -21,6 +21,19 @@ def with_development_secret(settings: Settings) -> Settings:
     if key or settings.mode != "development":
         return settings
     return replace(settings, jwt_secret=development_secret(settings.home_path))
+
+
+def with_secret_of_home(settings: Settings) -> Settings:
+    """The same for a command beside a site, whose secret is there. Raises `UserError` if not."""
+    found = with_development_secret(settings) if has_secret(settings.home_path) else settings
+    key = found.jwt_secret or found.jwt_public_key or found.jwt_jwks
+    if not key and found.mode == "development":
+        raise UserError(
+            f"there is no site in HIKYAKU_HOME={settings.home_path}, and a token with another"
+            " secret is good for none: start one with `hikyaku up`, or set HIKYAKU_HOME to its"
+            " folder, or HIKYAKU_JWT_SECRET to its secret"
+        )
+    return found
 
 
 def with_internal_secret(settings: Settings) -> Settings:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .errors import UserError
 from .home import locked, make_home
+from .remembered import remember
 from .service import AllReady, Event
 from .settings import Settings, edge_url, web_url
 from .settings_load import CONFIG, Loaded
@@ -19,7 +20,8 @@ from .tokens import make_token, with_development_secret, with_internal_secret
 from .up_view import View, make_view
 from .vapid import with_development_vapid
 
-_SERVERS = "Only the servers run: now `hikyaku restore`. Ctrl-C stops everything."
+END = "Ctrl-C stops everything."
+_SERVERS = f"Only the servers run: now `hikyaku restore`. {END}"
 
 
 def up(loaded: Loaded, environ: Mapping[str, str], *, servers_only: bool = False) -> None:
@@ -30,6 +32,7 @@ def up(loaded: Loaded, environ: Mapping[str, str], *, servers_only: bool = False
         try:
             settings = with_internal_secret(with_development_secret(loaded.settings))
             settings = with_development_vapid(settings)
+            remember(settings)
             services = declare(settings, environ, servers_only=servers_only)
             view = make_view(services)
             try:
@@ -84,11 +87,11 @@ def _welcome(settings: Settings, sources: Mapping[str, str], environ: Mapping[st
         lines += [f"  {user:5}  {make_token(settings, user)}" for user in ("alice", "bob")]
         lines += ["", "Two users on two edges: run each of these in a terminal of its own."]
         lines += _commands(settings, sources, environ)
-    return "\n".join([*lines, "", "Ctrl-C stops everything."])
+    return "\n".join([*lines, "", END])
 
 
 def _web(settings: Settings) -> list[str]:
-    """The web client's address; a browser keeps one user at each."""
+    """The web client's address, and that of another edge for a second user."""
     how = "choose a name" if settings.mode == "development" else "sign in with a token"
     lines = [f"  Open {web_url(settings, 1)} in a browser and {how}."]
     if settings.edges > 1 and settings.mode == "development":
@@ -103,14 +106,14 @@ def _commands(
     words = [f"{CONFIG}={shlex.quote(environ[CONFIG])}"] if environ.get(CONFIG) else []
     if sources["home"] == "environment":
         words.append(f"HIKYAKU_HOME={shlex.quote(str(settings.home_path))}")
-    words += _program()
+    words += program()
     first = f" --url {edge_url(settings, 1)}" if sources["edge_port"] == "environment" else ""
     last = f" --url {edge_url(settings, settings.edges)}" if settings.edges > 1 else first
     chat = " ".join(words) + " chat --as"
     return [f"  {chat} alice{first}", f"  {chat} bob{last}"]
 
 
-def _program() -> list[str]:
+def program() -> list[str]:
     """How to call this program from the present folder."""
     program = Path(sys.executable).with_name("hikyaku")
     if not program.is_file():

@@ -11,7 +11,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from .service import AllReady, Died, Event, Failed, Ready, Service, Starting, Stopped, Stopping
+from .service import (
+    AllReady,
+    Died,
+    Event,
+    Failed,
+    Ready,
+    Service,
+    Starting,
+    Stopped,
+    Stopping,
+    Waiting,
+)
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _FRAMES_PER_S = 8
@@ -43,6 +54,8 @@ def line(event: Event, addresses: dict[str, str]) -> str:
         case Ready(name=name, after_s=after_s, again=again):
             where = f" ({addresses[name]})" if addresses.get(name) and not again else ""
             return f"{name} is ready{' again' if again else ''} after {after_s:.1f} s{where}"
+        case Waiting(name=name, why=why):
+            return f"{name}: {why}"
         case Died(name=name, how=how, delay_s=delay_s, lines=lines):
             said = "".join(f"\n    {each}" for each in lines)
             return f"{name} {how}; starting it again in {delay_s:g} s{said}"
@@ -99,7 +112,7 @@ class TableView:
                 self._state[name] = Text("failed", "red")
             case AllReady() | Stopping():
                 self.close()
-            case Ready() | Died() | Stopped():
+            case Ready() | Died() | Stopped() | Waiting():
                 first, newline, rest = line(event, self._addresses).partition("\n")
                 text = Text(f"{datetime.now():%H:%M:%S} {first}{newline}")
                 text.stylize("red" if isinstance(event, Died) else "")

@@ -24,12 +24,12 @@ from broker.bus import Bus
 from broker.committer import Committer
 from broker.declared import declared
 from broker.doubt import Doubts
-from broker.errors import BrokerError, OlderLog, Unavailable
+from broker.errors import BrokerError, NoResponders, OlderLog, Unavailable
 from broker.feed import Feed
 from broker.following import following
 from broker.log import STREAM, Log
 from broker.machine import MachineLease
-from broker.requests import ask
+from broker.requests import Failure, ask
 from broker.sites import Sites
 from broker.snowflake import Snowflake
 from broker.streams import check_usable, names
@@ -53,6 +53,7 @@ from .tokens import TokenVerifier
 CONNECT_S = 5.0
 RETRY_S = 0.5
 STALE_S = 5.0
+DIRECTORY_S = 2.0
 PARALLEL_REPLAYS = 6
 """Of pages of 8 MiB: past 64 MiB unsent, NATS takes the connection for a slow consumer's."""
 
@@ -146,10 +147,12 @@ class Edge:
             try:
                 async with AsyncExitStack() as stack:
                     await self._begin(stack)
+                    self._waiting_for = "the log"
                     await self._log_changed.wait()
             except BrokerError as error:
+                if self._waiting_for != str(error):
+                    _log.warning("not ready: %s", error)
                 self._waiting_for = str(error)
-                _log.warning("not ready: %s", error)
             if self.feed is not None:
                 self._was = Cursor(self.feed.epoch, self.feed.position)
             self.feed = None
@@ -186,8 +189,24 @@ class Edge:
         await stack.enter_async_context(feed)
         if feed.epoch == self._was.epoch and feed.position < self._was.seq:
             raise OlderLog(feed.position, self._was.seq, "this edge has delivered")
+        await self._directory_answers()
         self.feed = feed
         _log.info("%s is ready: epoch %s, seq %d", self.config.name, feed.epoch, feed.position)
+
+    async def _directory_answers(self) -> None:
+        """Nobody has a session when an edge begins, and without the directory nobody gets one."""
+        question = directory.Chats(users=[])
+        answer = directory.Memberships
+        try:
+            await ask(self.asking, directory.SERVICE, "chats", question, answer, DIRECTORY_S)
+        except (Failure, Unavailable) as error:
+            why = str(error)
+            if isinstance(error, NoResponders):
+                why = "start it, or see its log"
+                found = await alive.workers(self.asking, [directory.SERVICE])
+                why = next((each.waits for each in found if each.waits), why)
+            what = f"the worker directory, without which nobody can connect: {why}"
+            raise Unavailable(what) from None
 
     async def drain(self) -> None:
         """Send everyone elsewhere, spread over the drain time, and commit what waits."""

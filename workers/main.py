@@ -78,15 +78,27 @@ def _older_log(error: BaseException | None) -> OlderLog | None:
     return error if isinstance(error, OlderLog) else None
 
 
-async def until_ready(what: str, attempt: Callable[[], Awaitable[None]]) -> None:
-    """Repeat `attempt` until the service it needs answers; says each time what is missing."""
+async def until_ready(
+    what: str, attempt: Callable[[], Awaitable[None]], alive: Alive | None = None
+) -> None:
+    """Repeat `attempt` until the service it needs answers; says what is missing, once for each.
+
+    Who pings is told as well, by `alive`.
+    """
+    said = ""
     while True:
         try:
             await attempt()
-            return
+            break
         except (BrokerError, StoreError) as error:
-            _log.warning("waiting for %s: %s", what, error)
+            if str(error) != said:
+                _log.warning("waiting for %s: %s", what, error)
+            said = str(error)
+            if alive is not None:
+                alive.waits(said)
             await asyncio.sleep(RETRY_S)
+    if alive is not None:
+        alive.waits("")
 
 
 async def run_directory(config: WorkerConfig) -> None:
@@ -318,8 +330,8 @@ async def _begin(
         await asking.wait_connected(CONNECT_S)
 
     await until_ready("NATS", connected)
-    await until_ready("the log", keeper.make)
-    await stack.enter_async_context(Alive(asking, name))
+    alive = await stack.enter_async_context(Alive(asking, name))
+    await until_ready("the log", keeper.make, alive)
     return database, publishing, asking, keeper
 
 

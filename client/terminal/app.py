@@ -1,9 +1,12 @@
 """The terminal client's screen and keys; what it shows is in `model`, how in `render`."""
 
+import socket
 import sys
 import time
 from collections.abc import Coroutine
 from typing import ClassVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from rich.text import Text
 from textual import events, on
@@ -18,7 +21,7 @@ from ..address import endpoint
 from ..client import Client
 from ..cursor_file import FileCursorStore, default_path
 from ..cursor_store import CursorStore
-from ..errors import ClientError, CursorStoreError, HandshakeRefused
+from ..errors import ClientError, CursorStoreError, HandshakeRefused, Unauthorized
 from ..state import ConnectionState
 from . import render
 from .commands import (
@@ -39,7 +42,7 @@ from .commands import (
 from .lines import HOME, Key
 from .loading import Loading
 from .model import Chats
-from .talk import Talk
+from .talk import KEPT, Talk
 from .words import connection, plain
 
 DRAW_EVERY_S = 0.03
@@ -101,8 +104,19 @@ class ChatApp(App[None]):
         Binding("pagedown", "page(1)", "forward", priority=True),
     ]
 
-    def __init__(self, url: str, token: str, user: str, *, store: CursorStore | None = None):
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        user: str,
+        *,
+        store: CursorStore | None = None,
+        signed_with: str = "",
+    ):
+        """`signed_with` names the secret of a token that was made for this."""
         super().__init__()
+        self._signed_with = signed_with
+        self._kept = ""
         self.chats = Chats(user)
         self.chats.notice(WELCOME)
         self.end_note = ""
@@ -316,11 +330,15 @@ class ChatApp(App[None]):
     @on(Entry.Entered)
     def _entered(self, event: Entry.Entered) -> None:
         match parse(event.text):
+            case Say(text) if self.chats.selected == HOME:
+                self._kept = f"{self._kept} {text}".strip()
+                self.chats.notice(KEPT)
             case Say(text):
                 self._talk.say(text)
             case Dm(user):
                 self.chats.select(Key("dm", user))
                 self._loading.watch()
+                self._write_kept()
             case Reply() | Rewrite() | Reacted() as change:
                 self._talk.change(change)
             case Find(words):
@@ -343,6 +361,14 @@ class ChatApp(App[None]):
                 self.chats.notice(text)
         self._show()
 
+    def _write_kept(self) -> None:
+        """What was written before it was said to whom: Enter sends it."""
+        kept, self._kept = self._kept, ""
+        if kept:
+            entry = self.query_one("#input", Entry)
+            entry.value = kept
+            entry.cursor_position = len(kept)
+
     # --- the client ---
 
     async def _listen(self) -> None:
@@ -358,6 +384,8 @@ class ChatApp(App[None]):
             self._fatal(f"{error}. Delete the file to begin from now.")
         except OSError as error:
             self._fatal(f"Where you stopped reading cannot be read: {error}")
+        except Unauthorized as error:
+            self._fatal(_not_accepted(self._signed_with) if self._signed_with else plain(error))
         except ClientError as error:
             self._fatal(plain(error))
 
@@ -374,15 +402,37 @@ class ChatApp(App[None]):
             self._changed()
 
 
-def run(url: str, token: str, user: str) -> None:
-    """Chat in this terminal as `user` until `/quit`."""
+def _not_accepted(signed_with: str) -> str:
+    return (
+        f"The server did not accept the token that was made here with {signed_with}. Use the"
+        " server's, or give its token with --token."
+    )
+
+
+def _find(address: str) -> None:
+    """Raises `HandshakeRefused` for a host that does not exist, unless a proxy knows more."""
+    parts = urlsplit(address)
+    if getproxies():
+        return
+    try:
+        socket.getaddrinfo(parts.hostname, None)
+    except socket.gaierror as error:
+        if error.errno != socket.EAI_AGAIN:
+            raise HandshakeRefused(f"there is no host {parts.hostname!r}") from None
+    except UnicodeError:
+        raise HandshakeRefused(f"{parts.hostname!r} is no name of a host") from None
+
+
+def run(url: str, token: str, user: str, *, signed_with: str = "") -> None:
+    """Chat in this terminal as `user` until `/quit`; `signed_with` as for `ChatApp`."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise SystemExit("The chat needs a terminal to run in.")
     try:
+        _find(endpoint(url))
         store = FileCursorStore(default_path(endpoint(url), user))
-        app = ChatApp(url, token, user, store=store)
-    except HandshakeRefused as error:
-        raise SystemExit(f"{error}") from None
+        app = ChatApp(url, token, user, store=store, signed_with=signed_with)
+    except (HandshakeRefused, ValueError) as error:
+        raise SystemExit(f"--url {url}: {error}") from None
     app.run()
     if app.end_note:
         print(app.end_note, file=sys.stderr)

@@ -21,7 +21,7 @@ HELP = """\
 /retry, /quit          send again what failed; end
 ↑ ↓ other conversation, PgUp PgDn read back
 //text sends a text that begins with a slash
-✓ sent   ✓✓ read   ● online   ◐ away"""
+✓ sent  grey ✓✓ delivered  ✓✓ read  ● online  ◐ away"""
 
 EMOJI = {
     "+1": "👍",
@@ -147,6 +147,7 @@ def parse(line: str) -> Command | None:
         case "exit":
             return Simple("quit")
         case "dm":
+            rest = _unquoted(rest)
             return Dm(rest) if rest else Wrong("Say with whom: /dm NAME")
         case "reply":
             return Reply(rest) if rest else Wrong("Say what to answer: /reply TEXT")
@@ -163,6 +164,13 @@ def parse(line: str) -> Command | None:
         case "group":
             return _group(rest)
     return Wrong(f"There is no command /{name}. Type /help to see those there are.")
+
+
+def _unquoted(name: str) -> str:
+    """Without the quotes around all of it: groups need them for names with spaces."""
+    if len(name) >= 2 and name[0] == name[-1] == '"':
+        return name[1:-1].strip()
+    return name
 
 
 def _react(word: str) -> Reacted | Wrong:

@@ -19,6 +19,7 @@ from .words import plain
 
 SEND_WITHIN_S = 120.0
 NOWHERE = "First say to whom: /dm NAME"
+KEPT = f"{NOWHERE}. What you wrote is kept until then."
 
 
 class Talk:

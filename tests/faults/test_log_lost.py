@@ -224,6 +224,13 @@ async def test_an_older_copy_of_the_data_of_nats_is_not_used(fresh_site: Site) -
                 lambda each=each: older in each.process.log.read_bytes()[each._offset :],  # type: ignore[misc]
                 within_s=30,
             )
+        # The edge that knows nothing of what was there is told by the directory.
+        await eventually(
+            lambda: any(
+                "nobody can connect" in each and older.decode() in each for each in missing(site)
+            ),
+            within_s=20,
+        )
 
         site.nats.process.kill()
         shutil.rmtree(store)

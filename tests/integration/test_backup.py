@@ -316,8 +316,9 @@ async def test_what_was_there_is_there(story: Story, restored: Restored) -> None
 async def test_servers_that_have_something_are_refused(story: Story, restored: Restored) -> None:
     done = await hikyaku(restored.site, "restore", str(story.folder))
     assert done.status == 2
-    for each in ("NATS has the stream CHAT", "MongoDB has messages", "is not empty"):
+    for each in ("NATS has CHAT, ", "; NATS has ", " messages, ", "is not empty: MongoDB has "):
         assert each in done.said
+    assert done.said.count("MongoDB has") == 1
 
 
 async def test_a_damaged_file_is_named_and_nothing_is_written(story: Story, tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ def test_it_starts_refuses_a_second_stops_and_starts_again(tmp_path: Path) -> No
         assert "://" not in first
         assert f"ws://127.0.0.1:{port}/ws/chat" in rest
         assert "chat --as alice" in stack.said()
+        doctor = stack.run("doctor")
+        assert doctor.returncode == 0, doctor.stdout
+        assert f"{port} on 127.0.0.1 is this site's own, which runs" in doctor.stdout
 
         assert stack.notifications()["providers"] == ["webpush"], "with a key of the home"
 

@@ -123,8 +123,10 @@ def test_what_was_not_finished_is_none(tmp_path: Path) -> None:
     made(part)
     with pytest.raises(UserError, match="it was not finished"):
         read_manifest(part)
-    with pytest.raises(UserError, match="is not a backup"):
+    with pytest.raises(UserError, match="there is no folder"):
         read_manifest(tmp_path / "nothing")
+    with pytest.raises(UserError, match="is not a backup"):
+        read_manifest(tmp_path)
 
 
 def test_another_format(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The terminal client's screen, driven by keys, against a scripted server."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -93,12 +94,17 @@ async def test_a_person_finds_out_what_to_do() -> None:
         assert screen.sidebar() == ["Start here"]
         await screen.type("hello?")
         await screen.sees("First say to whom")
+        await screen.type("are you there?")
         await screen.type("/group leave")
         await screen.sees("Open the group first")
         await screen.type("/help")
         await screen.sees("PgUp PgDn")
         await screen.type("/wat")
         await screen.sees("no command /wat")
+        await screen.type('/dm "b ob"')
+        entry = screen.app.query_one("#input", Input)
+        await screen.until(lambda: entry.value == "hello? are you there?")
+        assert screen.sidebar() == ["Start here", "b ob"]
 
 
 async def test_a_message_goes_out_and_is_ticked() -> None:
@@ -194,6 +200,26 @@ async def test_a_refused_token_is_said_in_plain_words() -> None:
         await screen.type("hello")
         await screen.sees("not sent: Your token has expired")
     assert "expired" in screen.app.end_note
+
+
+async def test_a_refused_token_that_was_made_here_names_its_secret() -> None:
+    async with ScriptedServer() as server:
+        app = ChatApp(server.url, "t", "alice", store=MemoryCursorStore(), signed_with="MY_SECRET")
+        async with app.run_test(size=(80, 24)) as pilot:
+            link = await server.online()
+            await link.close(4001, "no")
+            await Screen(app, pilot).sees("made here with MY_SECRET")
+
+
+@pytest.mark.parametrize("url", ["no-such-host.invalid", "ws://a b", "ftp://x", "ws://[x"])
+def test_an_address_that_cannot_be_is_refused_at_once(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("client.terminal.app.getproxies", dict)
+    with pytest.raises(SystemExit, match=f"--url {re.escape(url)}: "):
+        terminal.run(url, "t", "alice")
 
 
 async def test_groups() -> None:

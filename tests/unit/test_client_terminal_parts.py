@@ -62,6 +62,8 @@ def texts(chats: Chats, key: Key) -> list[str]:
         ("//dm bob", Say("/dm bob")),
         ("/dm bob", Dm("bob")),
         ("/DM  two words ", Dm("two words")),
+        ('/dm "two words"', Dm("two words")),
+        ('/dm the "one"', Dm('the "one"')),
         ("/help", Simple("help")),
         ("/quit", Simple("quit")),
         ("/exit", Simple("quit")),
@@ -81,6 +83,7 @@ def test_commands(line: str, command: object) -> None:
     "line",
     [
         "/dm",
+        '/dm ""',
         "/search ",
         "/",
         "/nonsense",

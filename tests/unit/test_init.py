@@ -99,6 +99,18 @@ def test_domain_and_cluster_are_written(tmp_path: Path) -> None:
     assert values(both)["HIKYAKU_SITE"] == "tokyo"
 
 
+@pytest.mark.parametrize(
+    "domain", ["http://foo bar", "https://foo", "foo:8443", "a..b", "-a.b", "a_b", "a" * 64, "a\nb"]
+)
+def test_what_is_no_name_of_a_host_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], domain: str
+) -> None:
+    path = tmp_path / "x.env"
+    assert main(["init", f"--domain={domain}", str(path)]) == 2
+    assert "is no name of a host" in capsys.readouterr().err
+    assert not path.exists()
+
+
 def test_a_folder_that_is_not_there_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,23 @@ async def test_strangers_have_one_limit(monkeypatch: pytest.MonkeyPatch) -> None
     assert allowed.question("osaka")
 
 
+async def test_what_comes_at_once_after_a_cut_names_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(limits, "_now", lambda: now)
+    allowed = Limits(5.0, lambda _: True)
+    for at in (1000.0, 1000.1, 1100.0, 1100.5):
+        now = at
+        allowed.drop("osaka", "over 16 questions at a time")
+    assert allowed.unanswered == {"osaka": 4}
+    assert not caplog.records
+    now = 1103.0
+    allowed.drop("osaka", "over 16 questions at a time")
+    (said,) = [each.getMessage() for each in caplog.records]
+    assert said == "osaka is over its limit, over 16 questions at a time: some are not answered"
+
+
 class _Directory:
     """Has one member, and counts."""
 

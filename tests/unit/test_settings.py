@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import jwt
@@ -16,6 +18,7 @@ from deploy.errors import SettingsError, UserError
 from deploy.home import development_secret
 from deploy.settings import Settings, edge_config, edge_url, web_url, worker_config
 from deploy.settings_load import FIELDS, load
+from deploy.stack import WORKERS
 from deploy.tokens import make_token, with_development_secret, with_internal_secret
 from edge.config import EdgeConfig
 from edge.frames import Limits
@@ -381,13 +384,17 @@ def test_the_list_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> 
     assert all(field.variable in listed for field in FIELDS.values())
 
 
-def test_token_makes_a_development_secret_once(
+def test_a_token_is_made_with_the_secret_of_a_site_that_is_there(
     clean: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clean.setenv("HIKYAKU_JWT_ISSUER", "https://id.example")
+    path = tmp_path / "home" / "secret"
+    assert main(["token", "飛脚"]) == 2
+    assert f"there is no site in HIKYAKU_HOME={path.parent}" in capsys.readouterr().err
+    assert not path.parent.exists()
+    development_secret(tmp_path / "home")
     assert main(["token", "飛脚", "--ttl-s", "60", "--vip"]) == 0
     token = capsys.readouterr().out.strip()
-    path = tmp_path / "home" / "secret"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert development_secret(tmp_path / "home") == path.read_text().strip()
     assert list(path.parent.iterdir()) == [path]
@@ -400,6 +407,7 @@ def test_token_makes_a_development_secret_once(
 def test_token_refuses_what_is_no_user_id(
     clean: pytest.MonkeyPatch, user: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    clean.setenv("HIKYAKU_JWT_SECRET", "x" * 32)
     assert main(["token", user]) == 2
     assert "cannot be a user id" in capsys.readouterr().err
 
@@ -444,10 +452,27 @@ def test_wrong_words_are_explained(
     assert expected in capsys.readouterr().err
 
 
+def test_the_help_lists_the_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["worker", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"one of {', '.join(WORKERS[:-1])} and {WORKERS[-1]}" in said
+
+
+def test_a_reader_that_ends_is_no_error() -> None:
+    command = [sys.executable, "-m", "deploy.cli", "capacity"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 141
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["restore", "/nowhere"], "is not a backup"),
+        (["restore", "/nowhere"], "there is no folder /nowhere"),
         (["backup", "/"], "is there already"),
         (["dead", "show"], "use `dead list`"),
         (["export", "--user", "u", "--to", "/"], "is there already"),

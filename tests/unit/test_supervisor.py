@@ -27,6 +27,7 @@ from deploy.service import (
     Starting,
     Stopped,
     Stopping,
+    Waiting,
 )
 from deploy.supervisor import Supervisor, backoff_s
 
@@ -185,6 +186,40 @@ def test_a_service_that_is_not_ready_in_time_says_what_is_missing(tmp_path: Path
         async with running([service("slow", probe=never, ready_s=0.2)], tmp_path) as work:
             with pytest.raises(StartError, match=r"within 0\.2 s: the log does not answer"):
                 await work.task
+
+    run(test())
+
+
+def test_what_a_process_says_that_it_waits_for_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(supervisor, "LOOK_S", 0.01)
+    code = """
+import json, signal, sys
+for text in ("one", "two", "two", "two"):
+    print("12:00 WARNING hikyaku.worker: waiting for the log: " + text, flush=True)
+    sys.stdin = open(sys.argv[1]) if text == "one" else None
+print(json.dumps({"level": "warning", "message": "not ready: three"}), flush=True)
+signal.pause()
+"""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+
+    async def never() -> None:
+        raise NotReady("nothing answers")
+
+    async def test() -> None:
+        slow = service("slow", code, str(gate), probe=never, ready_s=3)
+        async with running([slow], tmp_path) as work:
+            await eventually(lambda: work.seen.of(Waiting, "slow"))
+            assert work.seen.of(Waiting, "slow")[0].why == "waiting for the log: one"
+            await asyncio.to_thread(gate.write_text, "")
+            with pytest.raises(StartError, match=r"not ready within 3 s: not ready: three"):
+                await work.task
+            said = [each.why for each in work.seen.of(Waiting, "slow")]
+            assert said[-1] == "not ready: three"
+            assert len(said) == len(set(said))
 
     run(test())
 

@@ -14,6 +14,7 @@ from deploy.service import (
     Starting,
     Stopped,
     Stopping,
+    Waiting,
     describe_exit,
 )
 from deploy.up_view import PlainView, TableView, line
@@ -36,6 +37,7 @@ def test_events_as_lines() -> None:
     died = Died(name="a", how=describe_exit(-9), delay_s=0.5, lines=["why"])
     assert line(died, addresses) == ("a was killed by SIGKILL; starting it again in 0.5 s\n    why")
     assert line(Starting(name="a", pid=1), addresses) == ""
+    assert line(Waiting(name="a", why="not ready: x"), addresses) == "a: not ready: x"
     assert describe_exit(0) == "exited with status 0"
     assert describe_exit(-33) == "was killed by signal 33"
 

@@ -49,6 +49,7 @@ class Limits:
         self._parcels: dict[str, Bucket] = {}
         self._questions: dict[str, Bucket] = {}
         self._named: dict[str, float] = {}
+        self._dropping: dict[str, tuple[float, float]] = {}
         self.slowed: Counter[str] = Counter()
         self.unanswered: Counter[str] = Counter()
 
@@ -78,14 +79,23 @@ class Limits:
             self._questions[peer] = Bucket(QUESTIONS_PER_S, now)
         if self._questions[peer].take(1, now):
             return True
-        self.drop(peer, f"over {QUESTIONS_PER_S:g} questions a second")
+        self.unanswered[peer] += 1
+        self._name(peer, f"over {QUESTIONS_PER_S:g} questions a second: some are not answered")
         return False
 
     def drop(self, peer: str, why: str) -> None:
-        """Count a question that is not answered."""
-        peer = self._one(peer)
+        """Count a question that is not answered, and name the peer if it goes on.
+
+        What was on its way in a cut comes all at once when it heals: that is no fault of the peer.
+        """
+        now, peer = _now(), self._one(peer)
         self.unanswered[peer] += 1
-        self._name(peer, f"{why}: some are not answered")
+        since, last = self._dropping.get(peer, (now, now))
+        if now - last > NAMED_S:
+            since = now
+        self._dropping[peer] = since, now
+        if now - since >= BURST_S:
+            self._name(peer, f"{why}: some are not answered")
 
     def _one(self, peer: str) -> str:
         return peer if self._linked(peer) else "a site that is not linked"

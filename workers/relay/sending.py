@@ -100,6 +100,7 @@ class Sender:
         self.sent = 0
         self.at = 0
         self._taken_at = 0.0
+        self._since = time.time()
         self._pace = Pace(FIRST_BYTES, MOST_BYTES)
 
     async def run(self) -> None:
@@ -125,6 +126,8 @@ class Sender:
                 logging.INFO if connected else logging.WARNING,
                 *("link to %s (%s): %s", self.peer, self._box, state),
             )
+        if connected != self.connected:
+            self._since = time.time()
         self.state, self.connected = state, connected
 
     async def link(self) -> Link:
@@ -138,6 +141,7 @@ class Sender:
             waiting=waiting,
             oldest_s=await self._log.age_s(first) if first else None,
             last_s=time.time() - self._taken_at if self._taken_at else None,
+            since_s=time.time() - self._since,
         )
 
     async def _send(self) -> None:
