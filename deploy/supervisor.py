@@ -180,7 +180,7 @@ class _Keeper:
         finally:
             await _cancel(exited, probing, looking)
         await child.kill()
-        why = child.waits() or self._missing
+        why = child.waits().removeprefix("not ready: ") or self._missing
         return f"was not ready within {self.service.ready_s:g} s: {why}"
 
     async def _probe(self) -> None:
