@@ -399,7 +399,7 @@ async def test_a_backup_that_cannot_be_made_leaves_nothing(story: Story, tmp_pat
     done = await hikyaku(story.source, "backup", str(tmp_path / "new"), **nobody)
     assert done.status == 1
     assert "NATS does not answer" in done.said
-    assert list(tmp_path.iterdir()) == []
+    assert await asyncio.to_thread(os.listdir, tmp_path) == []
 
 
 async def test_a_backup_does_not_overwrite(story: Story) -> None:
