@@ -31,7 +31,7 @@ from .service import (
 
 STOP_S = 9.5
 PROBE_INTERVAL_S = 0.05
-PATIENCE_S = 5.0
+PATIENCE_S = 8.0
 """A start that takes no longer than this says nothing of what it waits for."""
 
 LOOK_S = 0.5
