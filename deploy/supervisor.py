@@ -31,7 +31,7 @@ from .service import (
 
 STOP_S = 9.5
 PROBE_INTERVAL_S = 0.05
-PATIENCE_S = 5.0
+PATIENCE_S = 8.0
 """A start that takes no longer than this says nothing of what it waits for."""
 
 LOOK_S = 0.5
@@ -180,7 +180,7 @@ class _Keeper:
         finally:
             await _cancel(exited, probing, looking)
         await child.kill()
-        why = child.waits() or self._missing
+        why = child.waits().removeprefix("not ready: ") or self._missing
         return f"was not ready within {self.service.ready_s:g} s: {why}"
 
     async def _probe(self) -> None:

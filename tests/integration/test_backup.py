@@ -355,7 +355,7 @@ async def test_only_mongodb_was_lost(story: Story, tmp_path: Path) -> None:
             assert newest["seq"] >= story.acks[-1]["seq"]
         again = await hikyaku(story.source, "restore", str(story.folder), "--keep-log", **log)
         assert again.status == 2
-        assert "MongoDB has messages" in again.said
+        assert "is not empty: MongoDB has " in again.said
     finally:
         fresh.process.kill()
 
@@ -392,6 +392,14 @@ async def test_a_killed_backup_is_none(story: Story, tmp_path: Path) -> None:
     assert "which an interrupted backup left" in done.said
     assert read_manifest(folder).objects == []
     assert not part.exists()
+
+
+async def test_a_backup_that_cannot_be_made_leaves_nothing(story: Story, tmp_path: Path) -> None:
+    nobody = {"HIKYAKU_NATS_URL": "nats://127.0.0.1:9"}
+    done = await hikyaku(story.source, "backup", str(tmp_path / "new"), **nobody)
+    assert done.status == 1
+    assert "NATS does not answer" in done.said
+    assert await asyncio.to_thread(os.listdir, tmp_path) == []
 
 
 async def test_a_backup_does_not_overwrite(story: Story) -> None:

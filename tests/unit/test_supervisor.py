@@ -215,7 +215,7 @@ signal.pause()
             await eventually(lambda: work.seen.of(Waiting, "slow"))
             assert work.seen.of(Waiting, "slow")[0].why == "waiting for the log: one"
             await asyncio.to_thread(gate.write_text, "")
-            with pytest.raises(StartError, match=r"not ready within 3 s: not ready: three"):
+            with pytest.raises(StartError, match=r"not ready within 3 s: three"):
                 await work.task
             said = [each.why for each in work.seen.of(Waiting, "slow")]
             assert said[-1] == "not ready: three"
