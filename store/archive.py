@@ -55,13 +55,13 @@ class Archive:
     async def run(self, scrub: Scrub | None = None) -> Report:
         """One run, as the only one at a time; tells what it did."""
         async with Lease(self._database) as lease:
+            days, ahead_ms = self._config.retention_days, await self._database.ahead_ms()
             report = await Run(
                 Hot(self._database),
                 self.manifest,
                 self._objects,
-                Retention(self._database, self._names, self._config.retention_days),
+                Retention(self._database, self._names, days, ahead_ms),
                 self._config,
-                self._names,
                 lease.owner,
             ).all(scrub)
             await lease.finish()
@@ -78,7 +78,6 @@ class Run:
         objects: Objects,
         retention: Retention,
         config: ArchiveConfig,
-        names: Names,
         owner: str,
     ):
         self._hot = hot
@@ -89,8 +88,8 @@ class Run:
         self._owner = owner
         self._files = Files(objects)
         self._writer = Writer(manifest, objects, owner)
-        self._old = names.before(config.hot_days)
-        self._lost = min(self._old, names.before(config.log_days))
+        self._old = retention.before(config.hot_days)
+        self._lost = min(self._old, retention.before(config.log_days))
         self.report = Report()
 
     async def all(self, scrub: Scrub | None = None) -> Report:

@@ -10,6 +10,7 @@ from .database import Database
 
 FIELD = "retention_days"
 PAGE = 100
+_DAY_MS = 86_400_000
 
 
 class Names(NamedTuple):
@@ -25,16 +26,24 @@ class Names(NamedTuple):
 
 
 class Retention:
-    """Raises `StoreUnavailable`. A limit is the id below which messages are removed; 0: none."""
+    """Raises `StoreUnavailable`. A limit is the id below which messages are removed; 0: none.
 
-    def __init__(self, database: Database, names: Names, default_days: float):
+    `ahead_ms` is what `Database.ahead_ms` said.
+    """
+
+    def __init__(self, database: Database, names: Names, default_days: float, ahead_ms: int = 0):
         self._database = database
         self._groups = database["groups"]
         self._names = names
+        self._ahead_ms = ahead_ms
         self.default = self._limit(default_days)
 
     def _limit(self, days: float) -> int:
-        return self._names.before(days) if days > 0 else 0
+        return self.before(days) if days > 0 else 0
+
+    def before(self, days: float) -> int:
+        """The first id of messages newer than so many days."""
+        return self._names.before(days + self._ahead_ms / _DAY_MS)
 
     async def limits(self, chats: Iterable[str]) -> dict[str, int]:
         """The limit of each chat."""

@@ -109,14 +109,22 @@ class Directory:
     # --- questions ---
 
     async def groups_of(self, users: list[str]) -> dict[str, dict[str, Kind]]:
-        """For each user: group id to kind, of every group that the user is in."""
-        found: dict[str, dict[str, Kind]] = {user: {} for user in users}
-        with self._database.errors():
+        """For each user: group id to kind, of every group that the user is in.
+
+        A session keeps to the answer for its whole life. So it is read in a transaction, whose end
+        waits for a majority: a primary that was cut off, and does not know yet that there is
+        another one, gives no answer instead of an old one.
+        """
+
+        async def read(session: Session) -> dict[str, dict[str, Kind]]:
+            found: dict[str, dict[str, Kind]] = {user: {} for user in users}
             fields = {"_id": 0, "user": 1, "group": 1, "kind": 1}
-            cursor = self._members.find({"user": {"$in": users}}, fields)
+            cursor = self._members.find({"user": {"$in": users}}, fields, session=session)
             async for each in cursor:
                 found[each["user"]][each["group"]] = each["kind"]
-        return found
+            return found
+
+        return await self._database.transaction(read)
 
     async def larger_than(self, size: int, groups: list[str]) -> list[str]:
         """Those of the groups that have more members."""

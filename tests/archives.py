@@ -85,9 +85,9 @@ async def split(
 class Talk:
     """Makes events, each with the next seq and message id."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_id: int = FIRST_ID) -> None:
         self._seqs = itertools.count(1)
-        self._ids = itertools.count(FIRST_ID)
+        self._ids = itertools.count(first_id)
         self.sent: list[tuple[str, int, str]] = []
 
     def say(self, chat: str, content: str, *, by: str = "ann", thread: int | None = None) -> Entry:

@@ -1,15 +1,18 @@
 """The archive on a real MongoDB: what moves, what stays, retention, changes, checks, rebuilding."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from store.archive import Archive
 from store.archive_check import Check
 from store.archive_files import Damaged, Place
 from store.archive_lease import Busy, Lease
 from store.config import ArchiveConfig
 from store.history import Window
+from workers.archive import NAMES
 
 from ..archives import FIRST_ID, SMALL, Split, Talk, seen, split, whole
 from ..servers import Mongo
@@ -170,6 +173,22 @@ async def test_retention_of_all_and_of_a_group(parts: Split) -> None:
     assert lengths == {"group.short": 2, "group.long": 10, "group.plain": 0, "dm.ann.bob": 2}
     assert await parts.problems() == []
     parts.config = SMALL
+
+
+@pytest.mark.parametrize("ahead_days", [0, 20])
+async def test_a_clock_that_runs_ahead_removes_nothing_early(
+    parts: Split, monkeypatch: pytest.MonkeyPatch, ahead_days: int
+) -> None:
+    ages = {"group.new": 29.0, "group.old": 31.0}
+    for chat, days in ages.items():
+        await filled(parts, Talk(NAMES.before(days)), 3, chat)
+    ahead_ns = ahead_days * 86_400 * 10**9
+    clock = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: clock() + ahead_ns)
+    config = ArchiveConfig(retention_days=30.0, hot_days=90.0)
+    report = await Archive(parts.database, parts.objects, config, NAMES).run()
+    assert report.removed == 3
+    assert [len(await whole(parts.history, chat)) for chat in ages] == [3, 0]
 
 
 def _chats(talk: Talk) -> set[str]:

@@ -13,8 +13,10 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from deploy import local_mongo
+from store import database as database_module
 from store.config import StoreConfig
 from store.database import connect
+from store.directory import Directory
 from store.errors import StoreUnavailable
 from store.replica_set import Access
 from store.replica_set_site import SiteSet, Unusable, make_site_set, site_set
@@ -192,6 +194,34 @@ async def test_a_first_server_without_its_disk_comes_back_into_the_set(
     await make(members)
     async with connect(site(members)) as database:
         assert await database["things"].find_one({"a": 1})
+
+
+async def test_a_primary_without_a_majority_does_not_say_who_is_in_which_group(
+    members: list[Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be another primary, which has taken in more; a session would keep the answer."""
+    monkeypatch.setattr(database_module, "TRANSACTION_MS", 500)
+    for each in members[1:]:
+        each.process.start()
+    await make(members)
+    await voting(members)
+    async with connect(site(members)) as database:
+        groups = Directory(database, site="test", max_members=9, events_of=lambda *_: [])
+        with database.errors():
+            member = {"user": "alice", "group": "g", "kind": "group"}
+            await database["members"].insert_one(member)
+        assert await groups.groups_of(["alice", "bob"]) == {"alice": {"g": "group"}, "bob": {}}
+        primary = (await database.command({"hello": 1}))["primary"]
+        others = [each for each in members if each.address != primary]
+        for each in others:
+            each.process.send(signal.SIGSTOP)
+        try:
+            with pytest.raises(StoreUnavailable):
+                await groups.groups_of(["alice"])
+        finally:
+            for each in others:
+                each.process.send(signal.SIGCONT)
+        assert await groups.groups_of(["alice"]) == {"alice": {"g": "group"}}
 
 
 async def test_a_wrong_key_is_said_at_once(members: list[Member]) -> None:

@@ -70,9 +70,10 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Everything, once."""
-        retention = Retention(self._database, NAMES, self._retention_days)
+        ahead_ms = await self._database.ahead_ms()
+        retention = Retention(self._database, NAMES, self._retention_days, ahead_ms)
         sweep = Sweep(self._database, self._objects, retention)
-        now = unix_ms()
+        now = unix_ms() - ahead_ms
         try:
             await sweep.expire_uploads(now)
             # Asked first: what came back from there is in the log, and so counted by what follows.
