@@ -1,5 +1,6 @@
 """The rules of WCAG 2 A and AA that axe-core can check, in every view, light and dark."""
 
+import re
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any
@@ -146,6 +147,42 @@ async def test_files_keys_and_facts_break_no_rule(people: People, web: Site, sch
     await alice.text.press_sequentially("See @")
     await expect(page.get_by_role("option")).to_have_count(1)
     assert await faults(page) == [], "reply and completion"
+
+
+def brightness(colour: str) -> float:
+    """The relative luminance of WCAG of a colour as `rgb(1, 2, 3)` in a computed style."""
+    found = re.search(r"rgb\((\d+), (\d+), (\d+)\)", colour)
+    assert found, colour
+    parts = [int(each) / 255 for each in found.groups()]
+    red, green, blue = (
+        each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((brightness(one), brightness(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_what_is_chosen_stands_out(people: People, web: Site, scheme: str) -> None:
+    (a,) = names("alice")
+    alice = await people.sign_in(a, web.edges[0], color_scheme=scheme)
+    await alice.button("Settings").click()
+    style = "(element, name) => getComputedStyle(element)[name]"
+    ground = await alice.dialog.evaluate(style, "backgroundColor")
+    chosen = alice.dialog.locator(".segments :checked + span").first
+    track = await alice.dialog.locator(".segments").first.evaluate(style, "backgroundColor")
+    assert contrast(await chosen.evaluate(style, "boxShadow"), track) >= 3
+    await alice.page.keyboard.press("Escape")
+    await alice.button("New conversation").first.click()
+    await alice.dialog.get_by_role("tab", name="Group").click()
+    box = alice.dialog.get_by_role("checkbox")
+    assert contrast(await box.evaluate(style, "borderTopColor"), ground) >= 3
+    assert await box.evaluate(style, "backgroundColor") == "rgba(0, 0, 0, 0)"
+    await box.check()
+    assert contrast(await box.evaluate(style, "backgroundColor"), ground) >= 3
 
 
 async def test_no_view_breaks_a_rule_in_japanese(people: People, web: Site) -> None:

@@ -280,3 +280,35 @@ async def test_development_sign_in_by_name(people: People, web: Site) -> None:
     await page.reload()
     await expect(alice.message("Hello")).to_be_visible()
     await alice.online()
+
+
+async def test_without_a_connection_nobody_is_online_and_what_is_written_comes_first(
+    people: People, web: Site, edge: Hikyaku
+) -> None:
+    people.allowed = LOST
+    a, b, c = names("alice", "bob", "carol")
+    await people.sign_in(b, web.edges[1])
+    alice = await people.sign_in(a, edge)
+    await alice.talk_to(b)
+    await alice.say("to bob")
+    await expect(alice.chat(b).locator(".dot.online")).to_have_count(1)
+    await alice.talk_to(c)
+    await alice.say("to carol")
+    first = alice.page.locator("#sidebar .chat").first
+    await expect(first).to_contain_text(c)
+
+    edge.process.kill()
+    await expect(alice.pill).to_have_class("pill offline")
+    await expect(alice.chat(b).locator(".dot.unknown")).to_have_count(1)
+    await expect(alice.page.locator("#sidebar .dot.online")).to_have_count(0)
+    await alice.open(b)
+    await expect(alice.page.locator("#main .bar small")).to_have_text("Status unknown")
+    await alice.write("later")
+    await expect(first).to_contain_text(b)
+    await expect(first.locator(".preview")).to_have_text("You: later")
+
+    await edge.start()
+    await back(alice)
+    await expect(alice.message("later").locator(".tick.waiting")).to_have_count(0)
+    await expect(alice.chat(b).locator(".dot.online")).to_have_count(1)
+    await expect(first.locator(".preview")).to_have_text("You: later")

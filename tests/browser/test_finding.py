@@ -75,6 +75,15 @@ async def test_search_in_one_conversation(people: People, web: WebSite) -> None:
     await expect(alice.page.locator(".hit")).to_contain_text(f"lantern of {b}")
 
 
+async def test_hits_of_a_conversation_of_two_say_with_whom(people: People, web: WebSite) -> None:
+    a, b = names("alice", "bob")
+    alice = await people.sign_in(a, web.edges[0])
+    await alice.talk_to(b)
+    await alice.say("a lighthouse keeper")
+    await search(alice, "lighthouse", 1)
+    await expect(alice.page.locator(".hit b")).to_have_text(f"{a} to {b}")
+
+
 async def test_a_name_typed_finds_the_chat(people: People, web: WebSite) -> None:
     a, b = names("alice", "bob")
     async with Clients() as connect:

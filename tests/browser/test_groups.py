@@ -31,6 +31,9 @@ async def test_a_group_talks(people: People, web: Site) -> None:
     bob = await people.sign_in(b, web.edges[1])
     await create(alice, "Bridge builders", b, c)
     await expect(alice.page.locator("#main .bar small")).to_have_text("3 members")
+    await expect(alice.page.locator("#main .notice")).to_have_text(
+        f"{a} made the group and added {b} and {c}"
+    )
     await bob.open("Bridge builders")
     await expect(bob.page.locator("#main .notice")).to_have_text(f"{a} added {b}")
 
@@ -80,6 +83,7 @@ async def test_members_roles_name_and_leaving(people: People, web: Site) -> None
     await panel.get_by_role("button", name=f"More about {b}").click()
     await alice.page.get_by_role("menuitem", name="Make admin").click()
     await expect(theirs.get_by_role("button", name="Rename")).to_be_visible()
+    await expect(bob.page.locator("#main .notice").last).to_have_text(f"{a} made {b} an admin")
     await expect(theirs.locator("li").filter(has_text=b).locator(".role")).to_have_text("Admin")
 
     await theirs.get_by_role("button", name=f"More about {c}").click()
@@ -92,7 +96,7 @@ async def test_members_roles_name_and_leaving(people: People, web: Site) -> None
     await theirs.get_by_role("button", name="Leave").click()
     await bob.dialog.get_by_role("button", name="Leave").click()
     await expect(bob.chat("After")).to_have_count(0)
-    await expect(bob.page.get_by_text("Choose a conversation")).to_be_visible()
+    await expect(bob.page.locator("#main h2")).to_have_text("Welcome")
     await expect(alice.page.locator("#main .notice").last).to_have_text(f"{b} left")
 
 
@@ -126,6 +130,46 @@ async def test_what_is_refused_is_said(people: People, web: Site) -> None:
     await expect(
         alice.page.get_by_text("You are not a member of this conversation.")
     ).to_be_visible()
+
+
+async def test_a_name_that_cannot_be_is_said_by_name(people: People, web: Site) -> None:
+    a, b = names("alice", "bob")
+    alice = await people.sign_in(a, web.edges[0])
+    await alice.button("New conversation").first.click()
+    long = "a-name-that-nobody-has-" + "x" * 60
+    await alice.dialog.get_by_label("Name of the person").fill(long)
+    await alice.dialog.get_by_label("Name of the person").press("Enter")
+    wrong = "“a-name-that-nobody-has-x…” is too long: at most 64 bytes, and this is 83."
+    await expect(alice.dialog.get_by_role("alert")).to_have_text(wrong)
+
+    await alice.dialog.get_by_role("tab", name="Group").click()
+    await alice.dialog.get_by_label("Name of the group").fill("Odd names")
+    field = alice.dialog.get_by_role("textbox", name="Members")
+    await field.fill(f"{b}, {long},")
+    await alice.dialog.get_by_role("button", name="Create").click()
+    await expect(alice.dialog.get_by_role("alert")).to_have_text(wrong)
+    await field.press("Backspace")
+    await field.fill("tab\there")
+    await alice.dialog.get_by_role("button", name="Create").click()
+    await expect(alice.dialog.get_by_role("alert")).to_have_text(
+        "“tab�here” has a character that names cannot have."
+    )
+    await field.fill("")
+    await alice.dialog.get_by_role("button", name="Create").click()
+    await expect(alice.page.locator("#main h1")).to_have_text("Odd names")
+
+
+async def test_a_mention_in_full_leaves_the_enter_to_the_message(people: People, web: Site) -> None:
+    a, b = names("alice", "bob")
+    alice = await people.sign_in(a, web.edges[0])
+    await create(alice, "Mentions", b, f"{b}-too")
+    await alice.button("Details", exact=True).click()
+    await expect(alice.page.locator("#panel").get_by_role("listitem")).to_have_count(3)
+    await alice.text.press_sequentially(f"Hello @{b}")
+    await expect(alice.page.get_by_role("option").first.locator("b")).to_have_text(b)
+    await alice.text.press("Enter")
+    await expect(alice.message("Hello").locator(".mention")).to_have_text(f"@{b}")
+    await expect(alice.text).to_have_value("")
 
 
 async def test_a_large_channel_is_followed_while_it_is_open(people: People, web: Site) -> None:

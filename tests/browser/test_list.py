@@ -27,7 +27,7 @@ SET_UP = """async (count) => {
         ({ key: `k${from + at}`, text: `${from + at}: ${words(from + at)}` }));
     window.list = new VirtualList({
         scroller,
-        label: 'rows',
+        label: () => 'rows',
         estimate: () => 30,
         render: (row) => h('div.row', null, row.text),
         moved: (near) => { window.near = near; },

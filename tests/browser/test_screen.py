@@ -217,3 +217,65 @@ async def test_the_first_screen_says_what_to_do(people: People, web: Site) -> No
     await page.get_by_role("button", name="Sign in", exact=True).click()
     await expect(page.locator(".pill")).to_have_text("Caught up")
     await expect(page.get_by_text("No conversations yet")).to_be_visible()
+
+
+async def test_names_and_links_that_cannot_be_are_said(people: People, web: Site) -> None:
+    page = await people.page()
+    address = f"http://127.0.0.1:{web.edges[0].port}/"
+    await page.goto(f"{address}#token=abc.def.ghi")
+    alert = page.get_by_role("alert")
+    await expect(alert).to_have_text("The token of the link cannot be read. Ask for a new link.")
+    for name, size in (("x" * 65, 65), ("あ" * 22, 66)):
+        await page.get_by_label("Your name").fill(name)
+        await page.get_by_role("button", name="Sign in", exact=True).click()
+        await expect(alert).to_contain_text(f"is too long: at most 64 bytes, and this is {size}.")
+    (a,) = names("alice")
+    await page.get_by_label("Your name").fill(a)
+    await page.get_by_role("button", name="Sign in", exact=True).click()
+    await expect(page.locator(".pill")).to_have_text("Caught up")
+    # One who is signed in stays so.
+    await page.goto(f"{address}?again#token=abc.def.ghi")
+    await expect(page.locator("#toasts")).to_contain_text("cannot be read")
+    await expect(page.locator(".pill")).to_have_text("Caught up")
+
+
+async def test_one_who_is_new_is_offered_one_thing(people: People, web: Site) -> None:
+    (a,) = names("alice")
+    alice = await people.sign_in(a, web.edges[0])
+    await expect(alice.page.get_by_text("No conversations yet")).to_be_visible()
+    await expect(alice.page.locator(".button.primary")).to_have_count(1)
+    await expect(alice.page.locator("#main h2")).to_have_text("Welcome")
+    await alice.talk_to(a)
+    await alice.say("a note")
+    await alice.page.goto(f"{alice.address}#/")
+    await expect(alice.page.locator("#main h2")).to_have_text("Choose a conversation")
+    await expect(alice.page.locator(".button.primary")).to_have_count(0)
+
+
+async def test_what_is_said_stands_above_dialogs_and_in_the_language(
+    people: People, web: Site
+) -> None:
+    a, b = names("alice", "bob")
+    alice = await people.sign_in(a, web.edges[0])
+    await alice.talk_to(b)
+    await alice.say("Hello")
+    await alice.button("Settings").click()
+    await alice.dialog.get_by_role("button", name="Save").click()
+    toast = alice.page.locator(".toast")
+    await expect(toast).to_have_text("Saved")
+    on_top = "element => element.closest('#toasts').matches(':popover-open')"
+    assert await toast.evaluate(on_top)
+    await alice.dialog.get_by_text("日本語").click()
+    await expect(toast).to_have_count(0)
+    await expect(alice.page.locator("#main .vlist")).to_have_attribute("aria-label", "メッセージ")
+
+
+async def test_emoji_by_their_exact_name_come_first(people: People, web: Site) -> None:
+    a, b = names("alice", "bob")
+    alice = await people.sign_in(a, web.edges[0])
+    await alice.talk_to(b)
+    await alice.button("Emoji").click()
+    await alice.page.get_by_label("Search emoji").fill("heart")
+    await expect(alice.page.locator(".emoji .grid button").first).to_have_text("❤️")
+    await alice.page.get_by_label("Search emoji").press("Enter")
+    await expect(alice.text).to_have_value("❤️")

@@ -26,6 +26,7 @@ export function account() {
     history.replaceState(null, '', location.pathname + location.search);
     const user = userOf(given);
     if (user) return remember({ user, token: given });
+    sessionStorage.setItem('hikyaku.why', 'unreadable');
   }
   const found = read(sessionStorage, ACCOUNT) ?? read(localStorage, ACCOUNT);
   return found?.user && (found.token || development) ? found : null;

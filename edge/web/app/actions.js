@@ -326,7 +326,12 @@ export const actions = {
   async createGroup({ name, members, kind }) {
     const fields = { client_id: crypto.randomUUID(), name, members, kind };
     const { group } = await this.client.request('group_create', fields);
-    return this.known(group);
+    const chat = this.known(group);
+    chat.founded = group.members;
+    // It may have been told before the answer was here.
+    for (const item of chat.timeline.items) if (item.users?.includes(this.store.me)) item.made = true;
+    this.store.changed('timeline');
+    return chat;
   },
 
   async joinChannel(id) {

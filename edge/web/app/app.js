@@ -14,7 +14,7 @@ import { Store } from './store.js';
 import { follow } from './sync.js';
 import { shortcuts } from './keys.js';
 import { screen } from '../views/screen.js';
-import { toast } from '../views/parts.js';
+import { toast, untoast } from '../views/parts.js';
 
 const SEARCH_AFTER_MS = 250;
 
@@ -177,6 +177,7 @@ export class App {
   setLanguage(lang) {
     change({ lang });
     speak(lang);
+    untoast();
     this.store.changed('settings', 'route', 'chats', 'timeline', 'people', 'connection', 'typing');
   }
 

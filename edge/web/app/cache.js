@@ -2,7 +2,7 @@
 
 const KEPT = 40;
 const PREFIX = 'chat/';
-const FIELDS = ['kind', 'name', 'members', 'last', 'seq', 'joined', 'unread', 'lastRead', 'muted'];
+const FIELDS = ['kind', 'name', 'members', 'last', 'seq', 'joined', 'founded', 'unread', 'lastRead', 'muted'];
 
 export class Cache {
   /** Ids of chats that differ from what is stored. */

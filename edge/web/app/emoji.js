@@ -25,10 +25,11 @@ export const EMOJI = LIST.trim()
 
 export const QUICK = ['👍', '❤️', '😂', '🎉', '👀', '🙏'];
 
-/** Emoji whose name begins with, or else contains, this. */
+/** Emoji whose name is this, begins with it, or else contains it. */
 export function matching(text, most = 400) {
   const wanted = text.toLowerCase();
-  const begins = EMOJI.filter(({ name }) => name.startsWith(wanted));
+  const begins = EMOJI.filter(({ name }) => name.startsWith(wanted))
+    .sort((a, b) => (b.name === wanted) - (a.name === wanted));
   const contains = EMOJI.filter(({ name }) => !name.startsWith(wanted) && name.includes(wanted));
   return [...begins, ...contains].slice(0, most);
 }

@@ -63,6 +63,12 @@ export const list = (words) => new Intl.ListFormat(language, { style: 'short' })
 /** Direction marks in a name could turn around what stands beside it. */
 export const clean = (name) => name.replace(/[\u202A-\u202E\u2066-\u2069\u200E\u200F]/g, '');
 
+/** Not more than so many characters. */
+export function short(text, most) {
+  const chars = [...text];
+  return chars.length > most ? `${chars.slice(0, most).join('')}…` : text;
+}
+
 function initials(name) {
   const words = clean(name).split(/[\s._-]+/u).filter(Boolean);
   const [first = '?'] = [...(words[0] ?? '?')];

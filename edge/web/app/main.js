@@ -3,11 +3,14 @@
 import { account, remember, settings } from './account.js';
 import { App } from './app.js';
 import { preferred, speak } from './i18n.js';
-import { signIn } from '../views/signin.js';
+import { reason, signIn } from '../views/signin.js';
 
 sessionStorage.removeItem('hikyaku.tries');
 speak(preferred(settings().lang));
 const found = account();
 const start = (chosen) => App.open(remember(chosen));
-if (found) await start(found);
-else signIn({ start });
+if (found) {
+  const app = await start(found);
+  const why = reason();
+  if (why) app.toast(why);
+} else signIn({ start });

@@ -51,12 +51,8 @@ function blocks(lines, options) {
     } else if (item(line)) {
       close();
       const start = at;
-      const { ordered } = item(line);
-      while (at + 1 < lines.length && item(lines[at + 1])?.ordered === ordered) at++;
-      const items = lines.slice(start, at + 1).map(item);
-      const from = ordered && items[0].number !== 1 ? { start: items[0].number } : null;
-      const views = items.map((each) => h('li', null, inline(each.text, options)));
-      found.push(h(ordered ? 'ol' : 'ul', from, views));
+      while (at + 1 < lines.length && item(lines[at + 1])) at++;
+      found.push(...lists(lines.slice(start, at + 1).map(item), options));
     } else if (line.trim() === '') {
       close();
     } else {
@@ -68,8 +64,27 @@ function blocks(lines, options) {
 }
 
 function item(line) {
-  const found = /^\s{0,3}(?:[-*]|(\d{1,9})[.)]) +(\S.*)$/.exec(line);
-  return found && { ordered: Boolean(found[1]), number: Number(found[1]), text: found[2] };
+  const found = /^([ \t]{0,12})(?:[-*]|(\d{1,9})[.)]) +(\S.*)$/.exec(line);
+  if (!found) return null;
+  const [, before, number, text] = found;
+  return { indent: before.replace(/\t/g, '    ').length, ordered: Boolean(number), number: Number(number), text };
+}
+
+/** Lists of these items; what stands further in belongs to the item above it. */
+function lists(items, options) {
+  const found = [];
+  for (let at = 0; at < items.length; ) {
+    const { indent, ordered, number } = items[at];
+    const views = [];
+    while (items[at]?.ordered === ordered) {
+      const { text } = items[at];
+      const start = ++at;
+      while (items[at]?.indent > indent + 1) at++;
+      views.push(h('li', null, inline(text, options), lists(items.slice(start, at), options)));
+    }
+    found.push(h(ordered ? 'ol' : 'ul', ordered && number !== 1 ? { start: number } : null, views));
+  }
+  return found;
 }
 
 function code(text, { copy, labels }) {

@@ -10,6 +10,7 @@ import { Timeline } from './timeline.js';
  * @property {'dm'|'group'|'channel'} kind
  * @property {string} name
  * @property {object|null} last the newest message, for the preview
+ * @property {import('../hikyaku/outbox.js').Entry|null} waiting the newest message still to be sent
  * @property {number} seq of the newest event
  * @property {number} unread
  * @property {Timeline} timeline
@@ -18,6 +19,8 @@ import { Timeline } from './timeline.js';
 export class Store {
   me = '';
   connection = { phase: 'closed' };
+  /** Whether the connection was lost and is not there again. */
+  cut = false;
   /** Whether the server's list of chats has been read since this page was opened. */
   listed = false;
   moreChats = false;
@@ -47,6 +50,12 @@ export class Store {
     for (const topic of topics) for (const job of this.#wanting.get(topic) ?? []) soon(job);
   }
 
+  /** What is known of a person's presence: without a connection nothing of the present. */
+  seen(user) {
+    const seen = this.presence.get(user);
+    return seen && this.cut && seen.status !== 'offline' ? { ...seen, status: 'unknown', text: '' } : seen;
+  }
+
   /** @returns {Chat|undefined} that is open */
   get chat() {
     return this.chats.get(this.route.chat);
@@ -55,8 +64,8 @@ export class Store {
   /** Chats, that of the newest event first. @returns {Chat[]} */
   get ordered() {
     return [...this.chats.values()]
-      .filter((chat) => chat.seq || chat.kind !== 'dm' || chat.draft || chat.id === this.route.chat)
-      .sort((a, b) => rank(b) - rank(a) || (a.id < b.id ? -1 : 1));
+      .filter((chat) => chat.seq || chat.kind !== 'dm' || chat.draft || chat.waiting || chat.id === this.route.chat)
+      .sort((a, b) => waits(b) - waits(a) || rank(b) - rank(a) || (a.id < b.id ? -1 : 1));
   }
 
   get unread() {
@@ -75,6 +84,7 @@ export class Store {
         name: '',
         members: 2,
         last: null,
+        waiting: null,
         seq: 0,
         unread: 0,
         newFrom: '',
@@ -106,6 +116,8 @@ export class Store {
     return this.ensure(dmChatId(this.me, user));
   }
 }
+
+const waits = (chat) => chat.waiting?.at ?? 0;
 
 function rank(chat) {
   return chat.draft && !chat.seq ? Infinity : chat.seq;

@@ -104,8 +104,12 @@ export function follow(app) {
     if (event.size) chat.members = event.size;
     chat.joined ??= event.seq;
     const { type, seq, by, users, name, roles } = event;
+    // Who is among those they add has made the group, or has joined a channel.
+    const made =
+      type === 'member_added' && users.includes(by) &&
+      (users.length > 1 || event.size === 1 || chat.kind !== 'channel' || Boolean(chat.founded));
     if (type !== 'group_updated' || name || roles) {
-      const notice = { notice: type, id: `n${seq}`, seq, by, users, name, roles };
+      const notice = { notice: type, id: `n${seq}`, seq, by, users, name, roles, made };
       chat.timeline.append({ ...notice, timestamp: Date.now() });
     }
     if (type !== 'group_updated' || roles) {
@@ -187,6 +191,9 @@ export function follow(app) {
   client.on('state', (state) => {
     store.connection = state;
     if (state.phase === 'online') app.online();
+    const cut = state.phase === 'online' ? false : ['waiting', 'stopped'].includes(state.phase) || store.cut;
+    if (cut !== store.cut) store.changed('presence', 'chats');
+    store.cut = cut;
     store.changed('connection');
   });
   client.on('caught_up', caughtUp);
@@ -215,6 +222,11 @@ export function follow(app) {
   client.on('ack', acked);
   client.on('outbox', (entry) => {
     if (entry.state === 'failed' && entry.frame.message_id) app.writeFailed(entry);
+    if (!entry.frame.message_id) {
+      const chat = store.chats.get(entry.lane) ?? (entry.lane.startsWith('dm.') && store.ensure(entry.lane));
+      const waits = (each) => each.lane === chat.id && !each.frame.message_id && each.state !== 'failed';
+      if (chat) chat.waiting = client.outbox.writes.findLast(waits) ?? null;
+    }
     store.changed('timeline', 'chats');
   });
 }

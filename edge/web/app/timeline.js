@@ -218,7 +218,7 @@ export function rows(timeline, { writes, me, thread = null, newFrom = '' }) {
     if (thread === null ? item.thread : item.thread !== thread && item.id !== thread) continue;
     add(changes.length ? withPending(item, changes, me) : item);
   }
-  if (!timeline.atEnd) return found;
+  if (!timeline.atEnd) return divided(found, thread);
   const shown = new Set();
   for (const item of timeline.travelling.values()) {
     if ((item.thread ?? null) !== thread) continue;
@@ -231,7 +231,17 @@ export function rows(timeline, { writes, me, thread = null, newFrom = '' }) {
     const own = { client_id: entry.key, from: me };
     if (!timeline.has(own) && !shown.has(sender(own))) add(provisional(entry, me));
   }
-  return found;
+  return divided(found, thread);
+}
+
+/** In a thread its replies stand below a line, the first of them with who wrote it. */
+function divided(rows, thread) {
+  const at = thread === null ? -1 : rows.findIndex((row) => row.item?.id === thread) + 1;
+  const replies = at > 0 ? rows.slice(at).filter((row) => row.kind === 'message') : [];
+  if (!replies.length) return rows;
+  replies[0].head = true;
+  rows.splice(at, 0, { key: 'replies', kind: 'replies', n: replies.length });
+  return rows;
 }
 
 /** Where the unread messages begin, if that is here. @returns {string} a message id, or '' */

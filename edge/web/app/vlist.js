@@ -28,14 +28,14 @@ export class VirtualList {
    * @param {(row: object) => object} options.render a row's description, see `dom.js`
    * @param {(row: object) => number} options.estimate its height before it was seen
    * @param {(near: {start: boolean, end: boolean, atEnd: boolean}) => void} options.moved
+   * @param {() => string} options.label in the language of the moment
    * @param {boolean} [options.hanging] few rows hang from the top, and do not stand at the bottom
    */
   constructor({ scroller, render, estimate, moved, label, role = 'list', hanging = false }) {
-    Object.assign(this, { scroller, render, estimate, moved, hanging });
+    Object.assign(this, { scroller, render, estimate, moved, label, hanging });
     this.body = document.createElement('div');
     this.body.className = 'vlist';
     this.body.setAttribute('role', role);
-    this.body.setAttribute('aria-label', label);
     this.window = document.createElement('div');
     this.window.className = 'vlist-window';
     this.window.setAttribute('role', 'presentation');
@@ -53,6 +53,7 @@ export class VirtualList {
   /** Show these rows; each has a `key`. */
   set(rows) {
     const anchor = this.#anchor();
+    this.body.setAttribute('aria-label', this.label());
     if (this.#heights.size > MEASURED) this.#heights.clear();
     this.#rows = rows;
     this.#index = new Map(rows.map((row, at) => [row.key, at]));
@@ -63,6 +64,11 @@ export class VirtualList {
   /** Draw again what is on the screen. */
   redraw() {
     this.#show(this.#anchor());
+  }
+
+  /** Rows are about to grow: do not follow the end. */
+  hold() {
+    this.#stick = false;
   }
 
   toEnd() {
@@ -170,7 +176,8 @@ export class VirtualList {
       return h(view.name, { role: 'listitem', ...props }, view.children);
     });
     patch(this.window, shown);
-    this.window.style.transform = `translateY(${this.#offsets[this.#from] + this.#lead}px)`;
+    // Not `transform`, which what is sticky in it would not know of.
+    this.window.style.top = `${this.#offsets[this.#from] + this.#lead}px`;
   }
 
   /** @returns {boolean} whether a height is not what it was taken for */

@@ -9,6 +9,8 @@ import { dialog } from './parts.js';
 
 const WIDE = 360;
 const HIGH = 280;
+/** Of the box of a picture that is very thin or flat. */
+const LEAST = 72;
 const AGAIN_MS = 3_000;
 const LATEST_MS = 60_000;
 const SHOWN = /^image\/(png|jpeg|gif|webp|avif)$/;
@@ -40,6 +42,7 @@ function card(app, file) {
 function image(app, file) {
   const { width = WIDE, height = HIGH } = file;
   const scale = Math.min(1, WIDE / width, HIGH / height);
+  const [wide, high] = [width, height].map((side) => Math.max(LEAST, Math.round(side * scale)));
   const label = t('image.open', { name: clean(file.name) });
   return h(
     'button.image',
@@ -47,7 +50,7 @@ function image(app, file) {
       key: file.id,
       type: 'button',
       'aria-label': label,
-      style: { width: `${Math.round(width * scale)}px`, 'aspect-ratio': `${width} / ${height}` },
+      style: { width: `${wide}px`, 'aspect-ratio': `${wide} / ${high}` },
       onclick: () => lightbox(app, file),
     },
     picture(app, file.id, '', () => app.files.url(file.thumbnail ?? `v1/files/${file.id}`)),

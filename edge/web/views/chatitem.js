@@ -12,8 +12,9 @@ import { arrows } from './parts.js';
 export function chatItem(app, chat) {
   const { store } = app;
   const group = chat.kind !== 'dm';
-  const status = chat.other && (store.presence.get(chat.other)?.status ?? 'offline');
+  const status = chat.other && (store.seen(chat.other)?.status ?? 'offline');
   const current = store.route.chat === chat.id;
+  const at = chat.waiting?.at ?? chat.last?.timestamp;
   return h(
     'a.chat',
     {
@@ -31,7 +32,7 @@ export function chatItem(app, chat) {
         'span.top',
         null,
         h('b', null, chat.kind === 'channel' && h('span.hash', null, '#'), clean(chat.name)),
-        chat.last && h('time', null, when(chat.last.timestamp, t)),
+        at && h('time', null, when(at, t)),
       ),
       h(
         'span.bottom',
@@ -56,7 +57,8 @@ function preview(app, chat) {
   if (chat.draft && store.route.chat !== chat.id) {
     return [h('em', null, t('draft')), ' ', flat(chat.draft)];
   }
-  const { last } = chat;
+  const { last, waiting } = chat;
+  if (waiting) return t('preview.me', { text: flat(waiting.frame.content) || t('preview.file') });
   if (!last) return chat.kind === 'dm' ? '' : t('members', { n: chat.members });
   const text = last.deleted ? t('deleted') : flat(last.content) || t('preview.file');
   if (last.from === store.me) return t('preview.me', { text });

@@ -1,7 +1,7 @@
 /** Where messages are written: text, files, mentions, emoji; replies and edits. */
 
 import { h, patch } from '../app/dom.js';
-import { clean } from '../app/format.js';
+import { clean, short } from '../app/format.js';
 import { t } from '../app/i18n.js';
 import { icon, iconButton } from '../app/icons.js';
 import { flat, mentioned } from '../app/markdown.js';
@@ -116,8 +116,9 @@ export class Composer {
     if (!this.chat) return;
     const { app, chat, state } = this;
     const name = clean(chat.name);
-    this.text.placeholder = this.inThread ? t('write.thread') : t('write', { name });
-    this.text.setAttribute('aria-label', this.text.placeholder);
+    const words = (to) => (this.inThread ? t('write.thread') : t('write', { name: to }));
+    this.text.placeholder = words(short(name, touch.matches ? 16 : 40));
+    this.text.setAttribute('aria-label', words(name));
     patch(this.above, [this.#context(), state.tray.view()]);
     const tools = { size: 20, tabindex: '0' };
     patch(this.box, [
@@ -198,10 +199,9 @@ export class Composer {
 
   #key(event) {
     if (event.isComposing || event.keyCode === 229) return; // An input method has the keys.
-    if (this.#suggestion?.key(event)) {
-      if (!this.#suggestion?.open) this.#suggestion = null;
-      return;
-    }
+    const taken = this.#suggestion?.key(event);
+    if (!this.#suggestion?.open) this.#suggestion = null;
+    if (taken) return;
     if (event.key === 'Enter' && !event.shiftKey && !(touch.matches && !event.ctrlKey)) {
       event.preventDefault();
       this.submit();

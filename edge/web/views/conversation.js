@@ -10,7 +10,6 @@ import { typists } from './chatitem.js';
 import { Composer } from './composer.js';
 import { deeds } from './deeds.js';
 import { estimate, rowView } from './message.js';
-import { newChat } from './newchat.js';
 import { empty, skeleton } from './parts.js';
 
 const FLASH_MS = 1600;
@@ -27,14 +26,14 @@ export function conversation(app, root) {
   const over = part('div', 'over');
   body.append(scroller, over);
   const composer = new Composer(app, { sent });
-  const act = deeds(app, { chat: () => store.chat, composer, jump });
+  const act = deeds(app, { chat: () => store.chat, composer, jump, hold: () => list.hold() });
   let shown = '';
   let placed = false;
   let flash = '';
 
   const list = new VirtualList({
     scroller,
-    label: t('messages'),
+    label: () => t('messages'),
     estimate,
     render: (row) => rowView({ app, chat: store.chat, act, flash, inThread: false }, row),
     moved,
@@ -153,6 +152,7 @@ export function conversation(app, root) {
   app.composer = composer;
   store.on(['route', 'people', 'presence', 'settings', 'search'], () => store.chat && patch(head, header(app, store.chat)));
   store.on(['route', 'settings'], draw);
+  store.on(['chats'], () => store.chat || draw());
   store.on(['timeline', 'people'], messages);
   store.on(['typing', 'route', 'settings'], types);
 }
@@ -174,8 +174,8 @@ function ends(app, chat) {
 
 function blank(app) {
   const element = part('div', 'blank');
-  patch(element, empty(logo(72), t('empty.none'), t('empty.none.text'),
-    h('button.button.primary', { type: 'button', onclick: () => newChat(app) }, t('new')),
+  const title = t(app.store.ordered.length ? 'empty.none' : 'empty.welcome');
+  patch(element, empty(logo(72), title, t('empty.none.text'),
     h('p.keys', null, h('kbd', null, 'Ctrl'), h('kbd', null, 'K'), ` ${t('keys.search')}`)));
   return element;
 }
@@ -183,7 +183,7 @@ function blank(app) {
 function header(app, chat) {
   const { store } = app;
   const group = chat.kind !== 'dm';
-  const seen = store.presence.get(chat.other);
+  const seen = store.seen(chat.other);
   const status = seen?.status ?? '';
   const open = store.route.panel === 'details';
   const details = () => app.go({ chat: chat.id, panel: open ? '' : 'details' });

@@ -5,7 +5,7 @@ import { full } from '../app/format.js';
 import { t } from '../app/i18n.js';
 import { icon } from '../app/icons.js';
 import { pickEmoji } from './emojipicker.js';
-import { copyText } from './message.js';
+import { copyText, unfold } from './message.js';
 import { confirm, dialog, menu } from './parts.js';
 
 /**
@@ -14,8 +14,9 @@ import { confirm, dialog, menu } from './parts.js';
  * @param {() => import('../app/store.js').Chat} place.chat
  * @param {import('./composer.js').Composer} place.composer
  * @param {(id: string) => void} place.jump
+ * @param {() => void} place.hold keep what is in sight where it is
  */
-export function deeds(app, { chat, composer, jump }) {
+export function deeds(app, { chat, composer, jump, hold }) {
   const { store, client } = app;
 
   const manages = () =>
@@ -28,6 +29,12 @@ export function deeds(app, { chat, composer, jump }) {
     reply: (item) => composer.reply(item),
     edit: (item) => composer.edit(item),
     copy: (item) => copyText(app, item.content),
+    unfold(key, button) {
+      button.closest('.message').focus({ preventScroll: true }); // The button goes away.
+      unfold(key);
+      hold();
+      store.changed('timeline');
+    },
     thread: (item) => app.go({ chat: chat().id, thread: item.thread ?? item.id }),
     toggle: (item, emoji) => app.react(chat(), item, emoji),
     react: (item, anchor) => pickEmoji(anchor, (emoji) => app.react(chat(), item, emoji)),

@@ -4,6 +4,7 @@ import { h } from '../app/dom.js';
 import { avatar, clean } from '../app/format.js';
 import { t } from '../app/i18n.js';
 import { icon, iconButton } from '../app/icons.js';
+import { checkNames } from '../app/names.js';
 import { presenceText } from './conversation.js';
 import { people } from './newchat.js';
 import { confirm, dialog, field, form, menu, skeleton } from './parts.js';
@@ -12,7 +13,7 @@ import { confirm, dialog, field, form, menu, skeleton } from './parts.js';
 export function details(app, chat) {
   const { store } = app;
   const group = chat.kind !== 'dm';
-  const seen = store.presence.get(chat.other);
+  const seen = store.seen(chat.other);
   const head = h(
     'div.about',
     { key: 'about' },
@@ -64,7 +65,7 @@ function member(app, chat, { user_id: user, role }, mine) {
     mine === 'owner' && role !== 'owner' && { icon: icon('gear', 18), label: t('make.owner'), act: setRole('owner') },
     !me && manages && { icon: icon('trash', 18), label: t('remove.member'), act: () => remove(app, chat, user), danger: true },
   ].filter(Boolean);
-  const status = store.presence.get(user)?.status;
+  const status = store.seen(user)?.status;
   return h(
     'li',
     { key: user },
@@ -137,6 +138,7 @@ function add(app, chat) {
     });
   ask(app, t('add'), { members: [], typed: '' }, children, t('add'), ({ members, typed }) => {
     const users = [...new Set([...members, typed.trim()])].filter(Boolean);
+    checkNames(...users);
     return users.length ? app.changeGroup(chat, 'add', { users }) : undefined;
   });
 }

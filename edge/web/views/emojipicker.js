@@ -38,7 +38,10 @@ export function pickEmoji(anchor, chosen) {
           popup.draw();
         },
         onkeydown: (event) => {
-          if (event.key === 'Enter' && found.length) choose(found[0].char);
+          if (event.key === 'Enter' && found.length) {
+            event.preventDefault(); // It is no new line where one writes.
+            choose(found[0].char);
+          }
           if (event.key === 'ArrowDown') {
             event.preventDefault();
             event.target.parentElement.querySelector('.grid button')?.focus();

@@ -9,7 +9,11 @@ import { attachments } from './attachments.js';
 import { skeleton } from './parts.js';
 
 const PARSED = 500;
+const FOLDED = 40;
+const LINE = 80;
 const parsed = new Map();
+/** Keys of long messages that were asked for in full. */
+const unfolded = new Set();
 
 /**
  * @typedef {object} Context
@@ -28,7 +32,9 @@ export function rowView(context, row) {
     case 'new':
       return h('div.day.new', null, h('span', null, t('new.messages')));
     case 'notice':
-      return h('div.notice', null, noticeText(row.item));
+      return h('div.notice', null, noticeText(context.chat, row.item));
+    case 'replies':
+      return h('div.day', null, h('span', null, t('replies', { n: row.n })));
     case 'start':
       return start(context);
     case 'loading':
@@ -49,16 +55,45 @@ export function rowView(context, row) {
 export function estimate(row) {
   if (row.kind === 'start' || row.kind === 'loading') return 180;
   if (row.kind !== 'message') return 48;
-  const { item, head } = row;
-  const lines = Math.ceil(item.content.length / 80) + item.content.split('\n').length - 1;
+  const { item, head, key } = row;
+  const lines = shown(item, key).split('\n').reduce((sum, line) => sum + high(line), 0);
   return (head ? 48 : 26) + Math.max(lines - 1, 0) * 22 + (item.attachments?.length ? 240 : 0);
 }
 
-function noticeText({ notice, by, users = [], name, roles }) {
+/** How many lines a line takes, about. */
+const high = (line) => Math.max(1, Math.ceil(line.length / LINE));
+
+/** The text of a message, of a long one its beginning. */
+function shown({ content }, key) {
+  if (content.length < FOLDED || unfolded.has(key)) return content;
+  let lines = 0;
+  let end = 0;
+  for (const line of content.split('\n')) {
+    const room = FOLDED - lines;
+    lines += high(line);
+    if (lines > FOLDED) return content.slice(0, end + room * LINE).replace(/[\s\uD800-\uDBFF]+$/, '');
+    end += line.length + 1;
+  }
+  return content;
+}
+
+/** From now on in full. */
+export const unfold = (key) => unfolded.add(key);
+
+function noticeText({ founded }, { notice, by, users = [], name, roles, made }) {
   const values = { by: clean(by), users: list(users.map(clean)), name: clean(name ?? '') };
+  if (made) {
+    const others = (users.length > 1 ? users : founded ?? []).filter((user) => user !== by);
+    return t(others.length ? 'notice.made.with' : 'notice.made', { ...values, users: list(others.map(clean)) });
+  }
   if (notice === 'member_added') return t(users.includes(by) ? 'notice.joined' : 'notice.added', values);
   if (notice === 'member_removed') return t(users.includes(by) ? 'notice.left' : 'notice.removed', values);
-  if (roles) return t('notice.roles', { ...values, users: list(Object.keys(roles).map(clean)) });
+  if (roles) {
+    return list([...new Set(Object.values(roles))].map((role) => {
+      const now = Object.keys(roles).filter((user) => roles[user] === role);
+      return t(`notice.role.${role}`, { ...values, users: list(now.map(clean)) });
+    }));
+  }
   return t('notice.renamed', values);
 }
 
@@ -102,7 +137,7 @@ function message(context, { item, head, key }) {
       null,
       head && h('div.meta', null, h('b', null, who), h('time', { title: full(item.timestamp) }, time(item.timestamp))),
       item.reply_to && quote(context, item.reply_to),
-      body(context, item),
+      body(context, item, key),
       item.state === 'failed' && failure(context, item),
       reactions(context, item),
       !context.inThread && item.replies > 0 && replies(context, item),
@@ -112,26 +147,36 @@ function message(context, { item, head, key }) {
   );
 }
 
-function body({ app, chat }, item) {
+function body({ app, chat, act }, item, key) {
   if (item.deleted) return h('p.gone', null, t('deleted'));
-  const text = item.content;
+  const text = shown(item, key);
+  const folded = text !== item.content;
+  const edited = item.edited_at && h('small.edited', { title: full(item.edited_at) }, t('edited'));
   return h(
     'div',
     { class: onlyEmoji(text) ? 'text jumbo' : 'text', dir: 'auto' },
-    text && words(app, item),
-    item.edited_at && h('small.edited', { title: full(item.edited_at) }, ` ${t('edited')}`),
+    text && withMark(words(app, item, text), edited),
+    folded &&
+      h('button.link.all', { type: 'button', onclick: ({ target }) => act.unfold(key, target) }, t('show.all')),
     attachments(app, chat, item),
   );
 }
 
-/** Parsing is kept, since rows are drawn again and again. */
-function words(app, { content, mentions = [] }) {
-  const key = `${content}\n${mentions.join('\n')}`;
+/** A mark at the end of the last paragraph, or below what is no paragraph. */
+function withMark(views, mark) {
+  const last = views.at(-1);
+  if (!mark || last?.name !== 'p') return [views, mark];
+  return [...views.slice(0, -1), { ...last, children: [...last.children, ' ', mark] }];
+}
+
+/** Parsing is kept, since rows are drawn again and again. What is cut off is not copied. */
+function words(app, { content, mentions = [] }, text) {
+  const labels = { copy: t('copy') };
+  const key = [text, content.length, labels.copy, ...mentions].join('\n');
   let found = parsed.get(key);
   if (!found) {
-    const copy = (text) => copyText(app, text);
-    const labels = { copy: t('copy') };
-    found = markdown(content, { mentions, me: app.store.me, copy, labels });
+    const copy = text === content && ((code) => copyText(app, code));
+    found = markdown(text, { mentions, me: app.store.me, copy, labels });
     parsed.set(key, found);
     if (parsed.size > PARSED) parsed.delete(parsed.keys().next().value);
   }
@@ -228,7 +273,7 @@ function tools({ app, act, inThread }, item) {
   const own = item.from === app.store.me;
   const small = { size: 18, tabindex: '-1' };
   const opens = { ...small, 'aria-haspopup': 'true' };
-  return h(
+  return h('div.rail', null, h(
     'div.tools',
     null,
     iconButton('smile', t('react'), (event) => act.react(item, event.currentTarget), opens),
@@ -236,7 +281,7 @@ function tools({ app, act, inThread }, item) {
     !inThread && iconButton('thread', t('thread.reply'), () => act.thread(item), small),
     own && iconButton('edit', t('edit'), () => act.edit(item), small),
     iconButton('more', t('more'), (event) => act.more(item, event.currentTarget), opens),
-  );
+  ));
 }
 
 const KEYS = { r: 'reply', e: 'edit', t: 'thread', Enter: 'thread', c: 'copy', Delete: 'remove', '+': 'react', m: 'more' };

@@ -4,6 +4,7 @@ import { h } from '../app/dom.js';
 import { avatar, clean } from '../app/format.js';
 import { t } from '../app/i18n.js';
 import { icon } from '../app/icons.js';
+import { checkNames } from '../app/names.js';
 import { arrows, dialog, field, form } from './parts.js';
 
 const KINDS = ['person', 'group', 'join'];
@@ -74,7 +75,7 @@ function suggestions(app, names, choose) {
       h(
         'button',
         { key: name, type: 'button', onclick: () => choose(name), onkeydown: arrows },
-        avatar(name, { small: true, status: app.store.presence.get(name)?.status }),
+        avatar(name, { small: true, status: app.store.seen(name)?.status }),
         clean(name),
       ),
     ),
@@ -82,13 +83,12 @@ function suggestions(app, names, choose) {
 }
 
 function person({ app, state, set, go }) {
-  const begin = (name) => go(async () => app.store.dm(name));
+  const begin = (name) => go(async () => (checkNames(name), app.store.dm(name)));
   return form({
     children: [
       field(t('new.person.name'), {
         name: 'person',
         value: state.person,
-        maxlength: 64,
         autofocus: true,
         oninput: ({ target }) => set({ person: target.value }),
       }),
@@ -129,7 +129,11 @@ function group({ app, state, set, go }) {
     ],
     action: t('new.group.go'),
     ready: Boolean(state.name.trim()),
-    act: () => go(() => app.createGroup({ name: state.name.trim(), members: [...members, ...names(typed)], kind })),
+    act: () => go(async () => {
+      const all = [...members, ...names(typed)];
+      checkNames(...all);
+      return app.createGroup({ name: state.name.trim(), members: all, kind });
+    }),
     busy: state.busy,
     failed: state.failed,
   });
@@ -179,7 +183,6 @@ function join({ app, state, set, go }) {
       {
         name: 'id',
         value: state.id,
-        maxlength: 64,
         autofocus: true,
         oninput: ({ target }) => set({ id: target.value }),
       },
@@ -187,7 +190,7 @@ function join({ app, state, set, go }) {
     ),
     action: t('new.join.go'),
     ready: Boolean(state.id.trim()),
-    act: () => go(() => app.joinChannel(state.id.trim())),
+    act: () => go(async () => (checkNames(state.id.trim()), app.joinChannel(state.id.trim()))),
     busy: state.busy,
     failed: state.failed,
   });

@@ -62,10 +62,10 @@ function threadPanel(app) {
     if (row) list.to(row.key);
     else app.jump(chat(), { id });
   };
-  const act = deeds(app, { chat, composer, jump });
+  const act = deeds(app, { chat, composer, jump, hold: () => list.hold() });
   const list = new VirtualList({
     scroller,
-    label: t('thread'),
+    label: () => t('thread'),
     hanging: true,
     estimate,
     render: (row) => rowView({ app, chat: chat(), act, flash: '', inThread: true }, row),

@@ -6,14 +6,22 @@ import { iconButton } from '../app/icons.js';
 
 const TOAST_MS = 5000;
 
-/** A short notice at the edge of the page, also read out. */
+/** A short notice at the edge of the page, also read out; above dialogs, for it is shown after them. */
 export function toast(text) {
   const place = document.getElementById('toasts');
+  place.hidePopover();
+  place.showPopover();
+  document.getElementById('live').textContent = text;
   const note = document.createElement('div');
   note.className = 'toast';
   note.textContent = text;
   place.append(note);
   setTimeout(() => note.remove(), TOAST_MS);
+}
+
+/** Away with what is still said, in another language. */
+export function untoast() {
+  document.getElementById('toasts').replaceChildren();
 }
 
 /**

@@ -57,6 +57,8 @@ function found(app) {
 
 function row(app, hit) {
   const chat = app.store.ensure(hit.chat_id);
+  const to = hit.from === chat.other ? '' : t('to', { name: clean(chat.name) });
+  const place = chat.kind === 'dm' ? to : clean(chat.name);
   const open = (event) => {
     event.preventDefault();
     app.jump(chat, hit);
@@ -76,7 +78,7 @@ function row(app, hit) {
       h(
         'span.top',
         null,
-        h('b', null, clean(hit.from), chat.kind !== 'dm' && h('small', null, ` ${clean(chat.name)}`)),
+        h('b', null, clean(hit.from), place && h('small', null, ` ${place}`)),
         h('time', null, when(hit.timestamp, t)),
       ),
       h('span.excerpt', null, marked(flat(hit.highlight ?? hit.content))),

@@ -26,7 +26,8 @@ export function sidebar(app, root) {
 }
 
 function header(app, pill) {
-  const { me, self } = app.store;
+  const { me, cut } = app.store;
+  const self = cut ? { status: 'unknown', text: t('status.offline') } : app.store.self;
   const shown = self.text || t(`status.${self.status}`);
   return h(
     'div.bar',

@@ -4,20 +4,27 @@ import { development, userOf } from '../app/account.js';
 import { h, patch } from '../app/dom.js';
 import { t } from '../app/i18n.js';
 import { logo } from '../app/icons.js';
+import { nameFault } from '../app/names.js';
 import { field, form } from './parts.js';
+
+/** Why one is not signed in, or not as the link said. Said once. */
+export function reason() {
+  const why = sessionStorage.getItem('hikyaku.why');
+  sessionStorage.removeItem('hikyaku.why');
+  return why ? t(`signin.${why}`) : '';
+}
 
 /** @param {{start: (account: import('../app/account.js').Account) => Promise<any>}} options */
 export function signIn({ start }) {
   const root = document.getElementById('app');
-  const why = sessionStorage.getItem('hikyaku.why');
-  sessionStorage.removeItem('hikyaku.why');
-  const state = { token: !development, value: '', failed: why ? t(`signin.${why}`) : '', busy: false };
+  const state = { token: !development, value: '', failed: reason(), busy: false };
 
   const act = async () => {
     const value = state.value.trim();
     const user = state.token ? userOf(value) : value;
-    if (!user) {
-      state.failed = t('signin.notoken');
+    const failed = user ? nameFault(user) : t('signin.notoken');
+    if (failed) {
+      state.failed = failed;
       draw();
       return;
     }
@@ -38,7 +45,7 @@ export function signIn({ start }) {
       form({
         children: state.token
           ? field(t('signin.token'), input('password'), t('signin.token.hint'))
-          : field(t('signin.name'), { ...input('text'), maxlength: 64 }, t('signin.name.hint')),
+          : field(t('signin.name'), input('text'), t('signin.name.hint')),
         action: t('signin.go'),
         act,
         ready: Boolean(state.value.trim()),

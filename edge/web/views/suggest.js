@@ -51,6 +51,9 @@ export function suggest(app, chat, text, put) {
     if (step) {
       at = (at + step + choices.length) % choices.length;
       draw();
+    } else if (event.key === 'Enter' && choices[at].put === sign + typed) {
+      close(); // It is there already: the Enter is for the message.
+      return false;
     } else if (event.key === 'Enter' || event.key === 'Tab') take(at);
     else if (event.key === 'Escape') close();
     else return false;
@@ -93,12 +96,18 @@ function people({ store }, chat, typed) {
   const wanted = typed.toLowerCase();
   return mentionable(chat)
     .filter((name) => name !== store.me && name.toLowerCase().includes(wanted))
-    .sort((a, b) => b.toLowerCase().startsWith(wanted) - a.toLowerCase().startsWith(wanted))
+    .sort((a, b) => fit(b, wanted) - fit(a, wanted))
     .slice(0, SHOWN)
     .map((name) => {
-      const status = store.presence.get(name)?.status;
+      const status = store.seen(name)?.status;
       return { name: clean(name), put: `@${name}`, picture: avatar(name, { small: true, status }) };
     });
+}
+
+/** What is typed in full comes first, then what begins so. */
+function fit(name, wanted) {
+  const lower = name.toLowerCase();
+  return Number(lower === wanted) + Number(lower.startsWith(wanted));
 }
 
 function emoji(typed) {
