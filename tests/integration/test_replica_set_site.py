@@ -206,7 +206,9 @@ async def test_a_primary_without_a_majority_does_not_say_who_is_in_which_group(
     await make(members)
     await voting(members)
     async with connect(site(members)) as database:
-        groups = Directory(database, site="test", max_members=9, events_of=lambda *_: [])
+        groups = Directory(
+            database, site="test", max_members=9, events_of=lambda *_: [], chat_of=str
+        )
         with database.errors():
             member = {"user": "alice", "group": "g", "kind": "group"}
             await database["members"].insert_one(member)
