@@ -117,7 +117,7 @@ export class Composer {
     const { app, chat, state } = this;
     const name = clean(chat.name);
     const words = (to) => (this.inThread ? t('write.thread') : t('write', { name: to }));
-    this.text.placeholder = words(short(name, touch.matches ? 16 : 40));
+    this.text.placeholder = words(short(name, touch.matches ? 14 : 40));
     this.text.setAttribute('aria-label', words(name));
     patch(this.above, [this.#context(), state.tray.view()]);
     const tools = { size: 20, tabindex: '0' };
