@@ -33,20 +33,19 @@ async def websocket_endpoint(websocket: WebSocket) -> None:
     if not origin_allowed(websocket, edge.config):
         session.close(CloseCode.FORBIDDEN, "origin not allowed")
         return
-    # A parameter with nothing in it counts as not given.
-    query = {name: value for name, value in websocket.query_params.items() if value}
+    query = websocket.query_params
     if "token" in query and not edge.config.url_token:
         session.close(CloseCode.UNAUTHORIZED, "this server takes no token in the URL")
         return
     token = bearer(websocket) or _offered_token(offered) or query.get("token")
-    opening = partial(open_session, edge, session, socket, user_id=query.get("user_id"))
+    opening = partial(open_session, edge, session, socket, user_id=query.get("user_id") or None)
     if token:
         edge.spawn(opening(token=token, device=query.get("device"), cursor=query.get("cursor")))
         return
 
     def greeted(connect: frames.Connect) -> None:
         device = connect.device or query.get("device")
-        cursor = connect.cursor or query.get("cursor")
+        cursor = connect.cursor if connect.cursor is not None else query.get("cursor")
         socket.pause()
         edge.spawn(opening(token=connect.token, device=device, cursor=cursor))
 

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests. Async tests run on asyncio with uvloop, by anyio's plugin."""
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ settings.load_profile("shared")
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """A command that was run in this process may have made our logs more quiet."""
+    yield
+    logging.getLogger("hikyaku").setLevel(logging.NOTSET)
 
 
 @pytest.fixture
