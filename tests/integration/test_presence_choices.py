@@ -76,6 +76,7 @@ async def test_a_choice_outlives_a_short_gap_without_any_device(site: Site) -> N
         await choose(hiding, "invisible", text="psst")
         busy = await connect(site.edges[0], bob)
         await choose(busy, "dnd", text="in a meeting")
+        await watching.until("presence", user_id=bob, status="dnd", text="in a meeting")
         before = await told(watching, alice)
         for edge in (site.edges[0], site.edges[1], site.edges[0]):
             await hiding.close()
