@@ -61,6 +61,7 @@ async def test_a_tablet_shows_list_and_conversation(people: People, web: Site) -
     await expect(alice.chat(b)).to_be_visible()
     await expect(alice.message("Hello")).to_be_visible()
     await alice.button("Details", exact=True).click()
+    await expect(alice.page.locator("#panel h3")).to_have_text(b)
     panel = await alice.page.locator("#panel").bounding_box()
     assert panel is not None
     assert round(panel["x"] + panel["width"]) == TABLET["width"]
