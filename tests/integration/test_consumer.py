@@ -170,6 +170,7 @@ async def test_nats_killed_in_the_middle(nats: Nats, bus: Bus) -> None:
     await ensure(bus, [], [declare(ACK_WAIT_S)])
     seqs = set(await put(bus, *map(str, range(500))))
     done: set[int] = set()
+    killed = asyncio.Event()
     refusals = 0
 
     async def work() -> None:
@@ -180,13 +181,15 @@ async def test_nats_killed_in_the_middle(nats: Nats, bus: Bus) -> None:
                 deliveries = await puller.fetch(7)
                 puller.ack(deliveries)
                 done.update(each.seq for each in deliveries)
+                if not killed.is_set() and len(done) > 50:
+                    nats.process.kill()
+                    killed.set()
             except Unavailable:
                 refusals += 1
                 await asyncio.sleep(0.01)
 
     working = asyncio.create_task(work())
-    await eventually(lambda: len(done) > 50)
-    nats.process.kill()
+    await eventually(killed.is_set)
     assert len(done) < 500
     await eventually(lambda: refusals > 0)
     await nats.start()

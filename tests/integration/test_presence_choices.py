@@ -56,7 +56,11 @@ async def test_a_choice_survives_reconnects_while_a_device_lives(site: Site) -> 
         assert (await told(watching, alice))[-1] == ("dnd", "in a meeting")
         assert ("offline", "") not in await told(watching, alice)
         await one.close()
-        await watching.until("presence", user_id=alice, status="offline")
+
+        async def gone() -> bool:
+            return (await told(watching, alice))[-1] == ("offline", "")
+
+        await until(gone)
         await forget_leaving(site, alice)
         again = await connect(site.edges[0], alice)
         await watching.until("presence", user_id=alice, status="online", text="")
