@@ -23,5 +23,5 @@ class Lag:
     async def pause(self) -> None:
         """Wait before asking again. Raises `Unavailable` when it takes too long."""
         if asyncio.get_running_loop().time() > self._end:
-            raise Unavailable(f"the replica that answers does not have {self._what} yet")
+            raise Unavailable(f"a replica is behind: it does not have {self._what} yet")
         await asyncio.sleep(RETRY_S)

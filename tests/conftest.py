@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from .servers import Nats, Site
+from .servers import Mongo, Nats, Site
 
 # Machines are shared: how long one example takes says nothing.
 settings.register_profile("shared", deadline=None)
@@ -31,6 +31,17 @@ def log_level() -> Iterator[None]:
 async def nats(tmp_path: Path) -> AsyncIterator[Nats]:
     """A fresh nats-server for one test."""
     server = Nats(tmp_path / "nats")
+    try:
+        await server.start()
+        yield server
+    finally:
+        server.process.end(9)
+
+
+@pytest.fixture(scope="module")
+async def mongo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mongo]:
+    """A mongod, shared by the tests of a module."""
+    server = Mongo(tmp_path_factory.mktemp("mongo"))
     try:
         await server.start()
         yield server

@@ -23,16 +23,6 @@ FAR = FIRST_ID + 10_000
 CHAT = "group.one"
 
 
-@pytest.fixture(scope="module")
-async def mongo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mongo]:
-    server = Mongo(tmp_path_factory.mktemp("mongo"))
-    try:
-        await server.start()
-        yield server
-    finally:
-        server.process.end(9)
-
-
 @pytest.fixture
 async def parts(mongo: Mongo, tmp_path: Path) -> AsyncIterator[Split]:
     async with split(mongo, tmp_path / "objects", "archive") as made:

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +40,6 @@ POINTS: tuple[tuple[type, str], ...] = (
 
 class Killed(BaseException):
     """Nothing catches it."""
-
-
-@pytest.fixture(scope="module")
-async def mongo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mongo]:
-    server = Mongo(tmp_path_factory.mktemp("mongo"))
-    try:
-        await server.start()
-        yield server
-    finally:
-        server.process.end(9)
 
 
 def deadly(monkeypatch: pytest.MonkeyPatch, at: int) -> None:

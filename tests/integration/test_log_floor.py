@@ -12,14 +12,6 @@ from tests.servers import Mongo
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module")
-async def mongo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mongo]:
-    server = Mongo(tmp_path_factory.mktemp("mongo"))
-    await server.start()
-    yield server
-    server.process.kill()
-
-
 @pytest.fixture
 async def database(mongo: Mongo) -> AsyncIterator[Database]:
     async with connect(StoreConfig(url=mongo.url)) as database:

@@ -37,14 +37,6 @@ class Here(NamedTuple):
         return make_bus(self.nats.url)
 
 
-@pytest.fixture(scope="module")
-async def mongo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mongo]:
-    server = Mongo(tmp_path_factory.mktemp("mongo"))
-    await server.start()
-    yield server
-    server.process.kill()
-
-
 @pytest.fixture
 async def here(mongo: Mongo, nats: Nats, tmp_path: Path) -> AsyncIterator[Here]:
     async with connect_database(StoreConfig(url=mongo.url)) as database:

@@ -20,16 +20,6 @@ pytestmark = pytest.mark.anyio
 LEASE_S = 0.5
 
 
-@pytest.fixture(scope="module")
-async def mongo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mongo]:
-    server = Mongo(tmp_path_factory.mktemp("mongo"))
-    try:
-        await server.start()
-        yield server
-    finally:
-        server.process.end(9)
-
-
 @pytest.fixture
 async def database(mongo: Mongo) -> AsyncIterator[Database]:
     config = StoreConfig(url=mongo.url, database=f"d{uuid4().hex[:8]}")

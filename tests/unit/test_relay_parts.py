@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from msgspec import Raw
 
-from broker import events, outbox, sites, subjects
+from broker import events, lag, outbox, sites, subjects
 from broker.bus import Bus
 from broker.errors import Unavailable
 from broker.federation import Postal
@@ -17,7 +17,7 @@ from broker.sites import Sites
 from store.directory import Directory, Role
 from store.errors import NotMember
 from store.mirrored import Mirrored
-from workers.relay import limits, submissions
+from workers.relay import limits
 from workers.relay.homing import Homing, Members
 from workers.relay.limits import Bucket, Limits
 from workers.relay.submissions import Submissions
@@ -145,7 +145,7 @@ async def test_what_a_replica_has_not_yet_is_waited_for(monkeypatch: pytest.Monk
 
 async def test_a_replica_that_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is said of what it may have; the peer sends it again."""
-    monkeypatch.setattr(submissions, "BEHIND_S", 0.2)
+    monkeypatch.setattr(lag, "LAG_S", 0.2)
     log = _Lagging(_said("alice", 1))
     log.read_times = -(10**6)
     found = Submissions(cast(Bus, None))

@@ -14,14 +14,11 @@ from msgspec import Struct, field
 
 from broker import events, outbox
 from broker.bus import Bus
-from broker.errors import Refused, Unavailable
+from broker.errors import Refused
+from broker.lag import Lag
 from broker.log import Log, Stored
 from broker.streams import delete, purge
 
-BEHIND_S = 5.0
-"""So long a replica of the stream may lag."""
-
-POLL_S = 0.05
 AT_ONCE = 20
 PLACES = 1000
 """Of so many chats it is remembered how far they are."""
@@ -115,15 +112,12 @@ class Submissions:
 
     async def _page(self, subject: str, seq: int) -> list[Stored]:
         """Some from `seq` on; none if there are no more, and not if only a replica lags."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + BEHIND_S
+        lag = Lag(f"{subject} from {seq} on")
         while True:
             page = (await self._log.read(subject, seq)).events
             if page or await self._log.newest(subject) < seq:
                 return page
-            if loop.time() > deadline:
-                raise Unavailable(f"a replica of {outbox.SUBMITTED} is behind for {BEHIND_S:g} s")
-            await asyncio.sleep(POLL_S)
+            await lag.pause()
 
     async def settle(self) -> None:
         """Remove what was refused; and what was found, with what was before it in its chat."""
